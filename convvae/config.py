@@ -1,0 +1,232 @@
+"""Every setting of a model and of a training run, written once.
+
+The command line's flags, the recipes' keys, `config.json` and the metadata of a model file are all
+made from these classes. They are frozen, refuse unknown keys, and check what can be checked without
+opening a file. Nothing here imports torch, so that the command line starts at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from convvae.errors import ConfigError, ImageSizeError, UsageError
+
+MIN_SIDE = 8
+"""Smallest image side: three halvings must leave at least one cell."""
+
+Network = Literal["upsample", "pooled", "transposed"]
+LikelihoodName = Literal["gaussian", "bernoulli"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `64` or `48x80` as (height, width).
+
+    Raises:
+        ValueError: the text is not one or two whole numbers joined by `x`.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.lstrip("-").isdecimal() for side in sides):
+        raise ValueError(f"{text!r} is not a size: write 64, or 48x80 for height x width")
+    return int(sides[0]), int(sides[-1])
+
+
+ImageSize = Annotated[
+    tuple[int, int] | None,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="H[xW]",
+        instance_from_str=lambda words: parse_size(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda size: ["native" if size is None else f"{size[0]}x{size[1]}"],
+    ),
+]
+
+
+class Frozen(BaseModel):
+    """A configuration: immutable, no unknown keys, finite numbers."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def checked(cls, values: dict[str, Any], where: str) -> Self:
+        """Build from plain values (a recipe, a file, the command line).
+
+        Raises:
+            ConfigError: a key is unknown or a value is out of its range; `where` is named.
+            ImageSizeError: the images are smaller than `MIN_SIDE`.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line what pydantic found: each setting, its value and the rule that it broke."""
+    parts: list[str] = []
+    for item in error.errors():
+        name = ".".join(str(key) for key in item["loc"])
+        reason = item["msg"].removeprefix("Value error, ")
+        found = f" (found {item['input']!r})" if name else ""
+        parts.append(f"{name}: {reason}{found}" if name else reason)
+    return "; ".join(parts)
+
+
+class Architecture(Frozen):
+    """What a user chooses about a model; the images decide the rest."""
+
+    network: Network = "upsample"
+    """Encoder and decoder pair."""
+    latent_dims: int = Field(default=8, ge=1)
+    """Number of latents D."""
+    max_filters: int = Field(default=64, ge=1)
+    """Filters of the widest convolution."""
+    likelihood: LikelihoodName = "gaussian"
+    """p(x|z) of a pixel."""
+    variance: float = Field(default=0.5, gt=0)
+    """Fixed variance of the gaussian likelihood; 0.5 makes the loss squared error + KL."""
+
+    @field_validator("max_filters")
+    @classmethod
+    def _filters_divide(cls, filters: int) -> int:
+        if filters % 4:
+            lower, upper = filters // 4 * 4 or 4, (filters // 4 + 1) * 4
+            raise ValueError(f"must be divisible by 4, such as {lower} or {upper}")
+        return filters
+
+
+class ModelConfig(Architecture):
+    """All that is needed to rebuild a model; stored inside every model file."""
+
+    image_size: tuple[int, int]
+    """Height and width of the images, at least 8 each."""
+    channels: int = Field(ge=1, le=4)
+    """Channels C of the images."""
+
+    @property
+    def pixels(self) -> int:
+        """Values of an image, C * H * W."""
+        return self.channels * math.prod(self.image_size)
+
+    @field_validator("image_size")
+    @classmethod
+    def _large_enough(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < MIN_SIDE:
+            raise ImageSizeError(
+                f"images of {size[0]}x{size[1]} pixels are too small: the networks need at least "
+                f"{MIN_SIDE} a side; enlarge them with --image-size"
+            )
+        return size
+
+    @model_validator(mode="after")
+    def _fewer_latents_than_pixels(self) -> Self:
+        if self.latent_dims > self.pixels:
+            raise ValueError(
+                f"{self.latent_dims} latents for images of {self.pixels} values: a latent space "
+                "larger than the image makes no sense; lower --latent-dims"
+            )
+        return self
+
+
+class TrainConfig(Architecture):
+    """One training run, whole: with the same machine and versions it gives the same weights."""
+
+    data: Positional[str]
+    """Images: digits, mnist, fashion-mnist or kmnist."""
+    recipe: str | None = None
+    """Start from the settings of a recipe; any flag overrides it."""
+
+    data_dir: Path | None = None
+    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
+    limit: int | None = Field(default=None, ge=2)
+    """Train on the first so many images."""
+    image_size: ImageSize = None
+    """Resize to this height and width, padding where the aspect differs."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the images."""
+    batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(default=128, ge=2)
+    """Images a step."""
+    drop_last: bool = False
+    """Leave out an epoch's last batch when it is incomplete."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """Update rule; weight decay is decoupled in adamw, part of the gradient in adam."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of the optimizer."""
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    """Course of the learning rate over the run's images."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Scale gradients down to this norm."""
+    ema_images: int | None = Field(default=None, ge=1)
+    """Average the weights over the run, with this half-life in images."""
+    head_bias: Literal["uniform", "zero"] = "uniform"
+    """Start of the biases of the mean and log-variance heads."""
+
+    beta: float = Field(default=1.0, ge=0)
+    """Weight of the KL term in the loss (the bound is always reported at 1)."""
+    mc_samples: int = Field(default=1, ge=1)
+    """Latent draws an image, K; their log-likelihoods are averaged."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the whole run: weights, order, noise and pictures."""
+    device: DeviceName = "auto"
+    """Where to compute (--cpu is short for --device cpu)."""
+    log_every: int = Field(default=100, ge=1)
+    """Record the loss in metrics.jsonl every so many steps."""
+    preview: bool = True
+    """Draw a picture after every epoch."""
+    out: Path | None = None
+    """Run folder to make (else runs/DATA-RECIPE, numbered)."""
+
+    def model(self, image_size: tuple[int, int], channels: int) -> ModelConfig:
+        """The model that this run trains on images of that size.
+
+        Raises:
+            ConfigError: the settings do not fit the images.
+            ImageSizeError: the images are smaller than `MIN_SIDE`.
+        """
+        chosen = {name: getattr(self, name) for name in Architecture.model_fields}
+        return ModelConfig.checked(
+            {**chosen, "image_size": image_size, "channels": channels}, "model"
+        )
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes shipped with the package, name -> TOML file."""
+    folder = Path(str(resources.files("convvae"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The settings of a recipe, by the names of `TrainConfig`.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    known = recipes()
+    if name not in known:
+        raise UsageError(
+            f"no recipe {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}"
+        )
+    return tomllib.loads(known[name].read_text(encoding="utf-8"))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` where a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

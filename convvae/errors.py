@@ -1,0 +1,105 @@
+"""What can go wrong on the user's side: one class, one exit code, one clear line each.
+
+Every message says what was wrong, where, and what to do next. The command line prints it without a
+traceback and exits with the class's `exit_code`; a caller from Python catches `ConvvaeError`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ConvvaeError(Exception):
+    """Base of every error that the user can mend; never raised itself."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(ConvvaeError):
+    """A command, flag or combination of flags that does not exist or does not fit together."""
+
+    exit_code = 2
+
+
+class ConfigError(ConvvaeError):
+    """A setting out of its range: a negative size, filters not divisible by 4, too many latents."""
+
+    exit_code = 3
+
+
+class UnknownDataError(ConvvaeError):
+    """A data source that is neither a known name nor readable."""
+
+    exit_code = 4
+
+
+class MissingFolderError(ConvvaeError):
+    """A folder that was named does not exist."""
+
+    exit_code = 5
+
+
+class DownloadError(ConvvaeError):
+    """A file could not be fetched from any mirror."""
+
+    exit_code = 6
+
+
+class ChecksumError(ConvvaeError):
+    """A file's content is not the content that was published."""
+
+    exit_code = 7
+
+
+class CorruptDataError(ConvvaeError):
+    """A data file is truncated or not in the format that its name says."""
+
+    exit_code = 8
+
+
+class ImageSizeError(ConvvaeError):
+    """Images smaller than the networks can take, or of a size that does not fit the model."""
+
+    exit_code = 9
+
+
+class ModelFileError(ConvvaeError):
+    """A model that cannot be found, is truncated, or was not written by convvae."""
+
+    exit_code = 10
+
+
+class ModelMismatchError(ConvvaeError):
+    """A flag that contradicts what the model file says of itself."""
+
+    exit_code = 11
+
+
+class OutputError(ConvvaeError):
+    """A file or folder that cannot be written."""
+
+    exit_code = 12
+
+
+class RunExistsError(ConvvaeError):
+    """A run folder that already holds a run."""
+
+    exit_code = 13
+
+
+class NonFiniteLossError(ConvvaeError):
+    """Training produced a loss that is infinite or not a number."""
+
+    exit_code = 14
+
+
+class DeviceError(ConvvaeError):
+    """A device or precision that this machine or this build of PyTorch does not have."""
+
+    exit_code = 15
+
+
+class StoppedError(ConvvaeError):
+    """Training was stopped by Ctrl-C or SIGTERM; everything is saved and `--resume` continues."""
+
+    exit_code = 130

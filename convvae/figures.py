@@ -1,0 +1,164 @@
+"""Pictures: grids of images as arrays, and the curves of a run.
+
+Grids are plain arrays [C, H, W] written by Pillow: the same images give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from convvae.data.pixels import to_uint8
+from convvae.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's picture mode for each number of channels."""
+GAP = 2
+"""Pixels between the cells of a grid."""
+PAPER = 64
+"""Grey level behind a grid."""
+
+
+def grid(images: Tensor, rows: int = 8) -> Tensor:
+    """Lay images out row by row, `rows` of them high.
+
+    Arguments:
+        images: uint8 [N, C, H, W], or float in [0, 1].
+        rows: Rows of the grid; the last row may be shorter, missing cells stay empty.
+
+    Returns:
+        uint8 [C, height, width], cells `GAP` apart.
+    """
+    cells = _as_uint8(images)
+    count, channels, height, width = cells.shape
+    columns = math.ceil(count / min(rows, count))
+    rows = math.ceil(count / columns)
+    sheet = _paper(channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
+    for place, cell in enumerate(cells):
+        top = GAP + place // columns * (height + GAP)
+        left = GAP + place % columns * (width + GAP)
+        sheet[:, top : top + height, left : left + width] = cell
+    return sheet
+
+
+def paired_grid(originals: Tensor, reconstructions: Tensor, rows: int = 8) -> Tensor:
+    """Each original with its reconstruction at its right, pairs row by row.
+
+    Arguments:
+        originals: uint8 or float [N, C, H, W].
+        reconstructions: The same shape.
+        rows: Rows of the grid.
+
+    Returns:
+        uint8 [C, height, width].
+    """
+    pairs = torch.cat([_as_uint8(originals), _as_uint8(reconstructions)], dim=3)
+    return grid(pairs, rows)
+
+
+def joint_grid(reconstructions: Tensor, samples: Tensor, rows: int = 8) -> Tensor:
+    """Reconstructions, a blank row, then samples: `rows` rows each, as the Lux tutorial shows.
+
+    Arguments:
+        reconstructions: uint8 or float [N, C, H, W].
+        samples: uint8 or float, any number of images of the same shape.
+        rows: Rows of each half.
+
+    Returns:
+        uint8 [C, height, width].
+    """
+    upper, lower = grid(reconstructions, rows), grid(samples, rows)
+    channels, blank = reconstructions.shape[1:3]
+    sheet = _paper(
+        channels,
+        upper.shape[1] + blank + lower.shape[1],
+        max(upper.shape[2], lower.shape[2]),
+    )
+    sheet[:, : upper.shape[1], : upper.shape[2]] = upper
+    sheet[:, -lower.shape[1] :, : lower.shape[2]] = lower
+    return sheet
+
+
+def save_png(path: Path, sheet: Tensor) -> None:
+    """Write a picture [C, H, W] of uint8, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    pixels = sheet.permute(1, 2, 0).contiguous().numpy()
+    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    assert image.mode == MODES[sheet.shape[0]]
+    with atomic(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def loss_curve(rows: Iterable[Mapping[str, Any]]) -> Figure:
+    """The loss over training, from the lines of `metrics.jsonl`.
+
+    The thin line is the running loss between epochs, the thick ones are the mean of each epoch in
+    training mode and the loss of the validation images in evaluation mode: nats per image.
+    """
+    from matplotlib.figure import Figure
+
+    rows = list(rows)
+    logs = [row for row in rows if row["event"] == "log"]
+    epochs = [row for row in rows if row["event"] == "epoch"]
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    thousands = [row["images"] / 1000 for row in epochs]
+    if logs:
+        axes.plot(
+            [row["images"] / 1000 for row in logs],
+            [row["loss"] for row in logs],
+            color="#9ecae1",
+            linewidth=0.8,
+            label="training, between epochs",
+        )
+    axes.plot(
+        thousands,
+        [row["train_loss"] for row in epochs],
+        "o-",
+        ms=3,
+        color="#0072b2",
+        label="training, mean of the epoch",
+    )
+    axes.plot(
+        thousands,
+        [row["val_loss"] for row in epochs],
+        "s-",
+        ms=3,
+        color="#d55e00",
+        label="validation",
+    )
+    axes.set_xlabel("images seen, thousands")
+    axes.set_ylabel("loss, nats per image")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a matplotlib figure as PNG, whole or not at all."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+
+
+def _as_uint8(images: Tensor) -> Tensor:
+    return images.cpu() if images.dtype == torch.uint8 else to_uint8(images)
+
+
+def _paper(channels: int, height: int, width: int) -> Tensor:
+    """An empty opaque sheet: channels 2 and 4 end in alpha."""
+    sheet = torch.full((channels, height, width), PAPER, dtype=torch.uint8)
+    if channels in (2, 4):
+        sheet[-1] = 255
+    return sheet

@@ -1,0 +1,206 @@
+"""What changes during training: weights, their average, the optimiser's state, the position."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from convvae import runtime
+from convvae.checkpoint import load_tensors, save_tensors
+from convvae.config import ModelConfig, TrainConfig
+from convvae.errors import ModelFileError
+from convvae.model import VAE
+from convvae.objectives import Terms, elbo, loss
+
+WARM_UP = 0.3
+"""Share of a one-cycle schedule in which the learning rate rises."""
+START_DIVISOR = 25.0
+"""A one-cycle schedule starts at its peak learning rate divided by this."""
+
+
+@dataclass
+class Position:
+    """Where a run stands, and the sums over the epoch under way."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Batches finished in the epoch under way."""
+    images: int = 0
+    """Images seen since the start of the run."""
+    epoch_images: int = 0
+    """Images seen in the epoch under way."""
+    seconds: float = 0.0
+    """Time spent in the epoch under way."""
+
+    def next_epoch(self) -> None:
+        """Stand at the start of the next epoch."""
+        self.epoch += 1
+        self.batch, self.epoch_images, self.seconds = 0, 0, 0.0
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    r"""The learning rate after a share `progress` of the run's images.
+
+    `constant` stays at the peak; `cosine` falls as (1 + cos(pi progress)) / 2; `one-cycle` rises
+    in a straight line from peak / 25 over the first 30% and falls by the cosine after it.
+
+    Source: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983; Smith & Topin 2018,
+    https://arxiv.org/abs/1708.07120
+    """
+    match config.schedule:
+        case "constant":
+            factor = 1.0
+        case "cosine":
+            factor = _cosine(progress)
+        case "one-cycle":
+            start = 1 / START_DIVISOR
+            rising = progress < WARM_UP
+            factor = (
+                start + (1 - start) * progress / WARM_UP
+                if rising
+                else _cosine((progress - WARM_UP) / (1 - WARM_UP))
+            )
+    return config.lr * factor
+
+
+class Learner:
+    """A model in training.
+
+    Arguments:
+        config: The run.
+        model: The architecture.
+        device: Where to compute.
+    """
+
+    def __init__(self, config: TrainConfig, model: ModelConfig, device: torch.device) -> None:
+        self.config = config
+        with runtime.seeded(config.seed, "weights"):
+            vae = VAE(model)
+        if config.head_bias == "zero":
+            _zero_head_bias(vae)
+        vae.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.vae = vae.train()
+        self.average = copy.deepcopy(self.vae).eval() if config.ema_images else None
+        self.optimizer = _optimizer(config, self.vae)
+        self.sums = torch.zeros(2, device=device, dtype=_wide(device))
+        """Sums of log_px and kl over the epoch under way."""
+
+    @property
+    def weights(self) -> VAE:
+        """The model to use: the averaged one if the run averages, else the trained one."""
+        return self.average or self.vae
+
+    def step(self, x: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+        """Take one step on a batch and return its loss (a scalar on the device, nats per image).
+
+        Arguments:
+            x: Images, shape [B, C, H, W], in [0, 1].
+            eps: Standard normal noise, shape [K, B, D].
+            rate: Learning rate.
+            images: Images seen before this step.
+        """
+        terms = elbo(self.vae, x, eps)
+        batch_loss = loss(terms, self.config.beta)
+        self.optimizer.zero_grad()
+        batch_loss.backward()
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        if self.average is not None:
+            self._update_average(images + len(x), len(x))
+        self.sums += torch.stack([terms.log_px.detach().sum(), terms.kl.detach().sum()])
+        return batch_loss.detach()
+
+    def means(self, position: Position) -> Terms:
+        """Mean terms over the epoch under way (training mode, running average), on the CPU."""
+        log_px, kl = (self.sums / position.epoch_images).cpu()
+        return Terms(log_px, kl)
+
+    @torch.no_grad()
+    def _update_average(self, images: int, batch: int) -> None:
+        """Move the average towards the weights, with a half-life counted in images.
+
+        The half-life is at most 5% of the images seen, so that the start is forgotten.
+        Source: Karras et al. 2022, appendix, https://arxiv.org/abs/2206.00364
+        """
+        assert self.average is not None
+        assert self.config.ema_images is not None
+        share = 1 - 0.5 ** (batch / min(self.config.ema_images, 0.05 * images))
+        for mean, value in zip(
+            self.average.state_dict().values(), self.vae.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value, share)
+            else:
+                mean.copy_(value)
+
+    def save(self, path: Path, position: Position) -> None:
+        """Write all that continuing needs, whole or not at all."""
+        tensors = {f"vae.{name}": value for name, value in self.vae.state_dict().items()}
+        if self.average is not None:
+            state = self.average.state_dict()
+            tensors |= {f"average.{name}": value for name, value in state.items()}
+        names = [name for name, _ in self.vae.named_parameters()]
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{names[index]}.{key}": v for key, v in values.items()}
+        save_tensors(path, tensors | {"sums": self.sums}, {"position": asdict(position)})
+
+    def load(self, path: Path) -> Position:
+        """Take over what `save` wrote, and return the position.
+
+        Raises:
+            ModelFileError: the file is damaged or belongs to another run.
+        """
+        tensors, header = load_tensors(path)
+        try:
+            self._take(tensors)
+            return Position(**header["position"])
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ModelFileError(
+                f"{path} does not fit the run's settings ({error}); was config.json edited?"
+            ) from error
+
+    def _take(self, tensors: dict[str, Tensor]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            start = f"{prefix}."
+            return {n.removeprefix(start): v for n, v in tensors.items() if n.startswith(start)}
+
+        self.vae.load_state_dict(part("vae"))
+        if self.average is not None:
+            self.average.load_state_dict(part("average"))
+        for name, parameter in self.vae.named_parameters():
+            for key, value in part(f"optimizer.{name}").items():
+                # The fused optimiser reads a moment in its parameter's memory layout.
+                like = parameter.detach() if value.shape == parameter.shape else value
+                moment = torch.empty_like(like, dtype=value.dtype).copy_(value)
+                self.optimizer.state[parameter][key] = moment
+        self.sums.copy_(tensors["sums"])
+
+
+def _optimizer(config: TrainConfig, vae: VAE) -> torch.optim.Optimizer:
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    return kind(vae.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _zero_head_bias(vae: VAE) -> None:
+    """Zero the biases of the last linear layers before mu and logvar."""
+    for head in (vae.encoder.proj_mu, vae.encoder.proj_logvar):
+        last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
+        nn.init.zeros_(last.bias)
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """The widest float of a device, for sums over an epoch."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,0 +1,40 @@
+"""Encoders x -> (mu, logvar) and decoders z -> image, for any height and width of 8 and up.
+
+A network is a pair. Both halves are built from plain sizes; the encoder's feature map has
+`ceil(H/s) x ceil(W/s)` cells for its stride s, the decoder grows it back and crops to H x W.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from convvae.networks.base import Decoder, Encoder
+from convvae.networks.pooled import PooledDecoder, PooledEncoder
+from convvae.networks.strided import StridedEncoder, TransposedDecoder, UpsampleDecoder
+from convvae.networks.upconv import UpConv2d
+
+__all__ = [
+    "NETWORKS",
+    "Decoder",
+    "Encoder",
+    "PooledDecoder",
+    "PooledEncoder",
+    "StridedEncoder",
+    "TransposedDecoder",
+    "UpConv2d",
+    "UpsampleDecoder",
+]
+
+
+class Pair(NamedTuple):
+    """The two halves of a network, as classes."""
+
+    encoder: type[Encoder]
+    decoder: type[Decoder]
+
+
+NETWORKS: dict[str, Pair] = {
+    "upsample": Pair(StridedEncoder, UpsampleDecoder),
+    "pooled": Pair(PooledEncoder, PooledDecoder),
+    "transposed": Pair(StridedEncoder, TransposedDecoder),
+}

@@ -1,0 +1,66 @@
+"""What every network has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, ABC):
+    """Images to the mean and log-variance of q(z|x).
+
+    The two heads end in a linear layer each.
+
+    Arguments:
+        image_size: Height and width of the images.
+        channels: Channels C of the images.
+        filters: Filters F of the widest convolution.
+        latent_dims: Number of latents D.
+    """
+
+    proj_mu: nn.Module
+    proj_logvar: nn.Module
+
+    @abstractmethod
+    def __init__(
+        self, image_size: tuple[int, int], channels: int, filters: int, latent_dims: int
+    ) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, C, H, W] -> mu, logvar, each [B, D]."""
+
+
+class Decoder(nn.Module, ABC):
+    """Latents to the raw output of p(x|z), before the likelihood's sigmoid.
+
+    Arguments:
+        image_size: Height and width of the images.
+        channels: Channels C of the images.
+        filters: Filters F of the widest convolution.
+        latent_dims: Number of latents D.
+    """
+
+    @abstractmethod
+    def __init__(
+        self, image_size: tuple[int, int], channels: int, filters: int, latent_dims: int
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Tensor:
+        """z [B, D] -> raw output [B, C, H, W]."""
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Cut an output of whole cells to the image size, [B, C, H, W]."""
+        height, width = self.image_size
+        return x[..., :height, :width]
+
+
+def cells(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width of a feature map with `stride` pixels a cell, rounded up."""
+    height, width = image_size
+    return -(-height // stride), -(-width // stride)

@@ -1,0 +1,104 @@
+"""What a person sees while training: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from convvae.learner import Position
+
+LIVE_SECONDS = 0.2
+"""Time between two refreshes of the bar."""
+PLAIN_SECONDS = 10.0
+"""Shortest time between two lines within an epoch, where there is no bar."""
+
+
+class TrainingDisplay:
+    """Shows a training run on a console.
+
+    Arguments:
+        console: Where to show it; `Console(quiet=True)` shows nothing.
+        total_images: Images of the whole run.
+        epochs: Epochs of the whole run.
+    """
+
+    def __init__(self, console: Console, total_images: int, epochs: int) -> None:
+        self.console = console
+        self.total_images = total_images
+        self.epochs = epochs
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._last_shown = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal and not self.console.quiet:
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=self.total_images, epoch="", numbers="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def due(self) -> bool:
+        """Whether it is time to show the running numbers; reading them may cost a device wait."""
+        wait = LIVE_SECONDS if self._bar else PLAIN_SECONDS
+        return time.monotonic() - self._last_shown >= wait
+
+    def running(self, position: Position, loss: float, bound: float) -> None:
+        """Show the running means of an epoch under way.
+
+        Arguments:
+            position: Where the run stands.
+            loss: Mean training loss of the epoch so far, nats per image.
+            bound: Mean bound of the epoch so far, nats per image.
+        """
+        self._last_shown = time.monotonic()
+        epoch, images = position.epoch + 1, position.images
+        rate = position.epoch_images / position.seconds
+        numbers = f"loss {loss:.2f}  bound {bound:.2f}  {rate:,.0f} im/s"
+        if self._bar:
+            self._bar.update(
+                self._task, completed=images, epoch=f"{epoch}/{self.epochs}", numbers=numbers
+            )
+        else:
+            left = (self.total_images - images) / rate
+            share = images / self.total_images
+            self.line(f"  epoch {epoch}/{self.epochs}  {numbers}  {share:.0%}  {left:,.0f} s left")
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show the numbers of a finished epoch: a row of `metrics.jsonl`."""
+        self._last_shown = time.monotonic()
+        parts = [
+            f"epoch {row['epoch']}/{self.epochs}",
+            f"loss {row['train_loss']:.2f}",
+            f"bound {row['train_bound']:.2f} (validation {row['val_bound']:.2f}) nats/image",
+        ]
+        if row["train_squared_error_and_kl"] is not None:
+            parts.append(f"squared error + KL {row['train_squared_error_and_kl']:,.0f}/batch")
+        parts.append(f"{row['images_per_second']:,.0f} im/s  {row['seconds']:.1f} s")
+        if self._bar:
+            self._bar.update(self._task, completed=row["images"])
+        self.line("  ".join(parts))
+
+    def line(self, text: str) -> None:
+        """Show a line above the bar, never wrapped."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,318 @@
+"""Training: one loop, from images to a run folder.
+
+Position is counted in images seen, and every random number is a function of (seed, position): a run
+that is stopped anywhere and resumed ends with the weights of one left alone, to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from convvae import data, figures, runtime
+from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
+from convvae.config import ModelConfig, TrainConfig
+from convvae.data.pixels import to_unit
+from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
+from convvae.evaluate import generate, mean_terms, reconstruct
+from convvae.files import write_text
+from convvae.learner import Learner, Position, learning_rate
+from convvae.model import VAE
+from convvae.objectives import Terms, loss, squared_error_and_kl
+from convvae.progress import TrainingDisplay
+
+PREVIEW = 128
+"""Reconstructions in a picture, and as many samples."""
+
+
+def train(
+    config: TrainConfig, console: Console | None = None, resume: Path | None = None
+) -> RunFolder:
+    """Train a model and write its run folder.
+
+    Arguments:
+        config: Everything about the run.
+        console: Where to show progress; nowhere if absent.
+        resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
+
+    Returns:
+        The run folder: model, metrics, pictures.
+
+    Raises:
+        ConvvaeError: the settings, images or folder cannot be used, each with its own class.
+        NonFiniteLossError: the loss became infinite or not a number.
+        StoppedError: Ctrl-C or SIGTERM; everything is saved.
+    """
+    console = console or Console(quiet=True)
+    device = runtime.pick_device(config.device)
+    images, validation = load_images(config, "train"), load_images(config, "test")
+    plan = Plan(config, len(images))
+    channels, height, width = images.shape[1:]
+    learner = Learner(config, config.model((height, width), channels), device)
+
+    if resume:
+        run = RunFolder.open(resume)
+        position = learner.load(run.resume)
+        run.rewind_metrics(position.images)
+    else:
+        run, position = RunFolder.create(config.out or _default_folder(config)), Position()
+        learner.save(run.resume, position)
+    write_config(run, config, learner.vae.config, device)
+    announce(console, config, learner.vae, device)
+
+    images = images.to(device)
+    with TrainingDisplay(console, plan.total_images, config.epochs) as display, stop_flag() as stop:
+        while position.epoch < config.epochs:
+            train_epoch(learner, plan, images, position, run, display, stop)
+            if stop.is_set():
+                learner.save(run.resume, position)
+                raise StoppedError(
+                    f"stopped in epoch {position.epoch + 1} of {config.epochs}; everything is "
+                    f"saved, continue with: convvae train --resume {run.path}"
+                )
+            finish_epoch(learner, validation, position, run, display)
+    draw_pictures(run, learner.weights, images, validation, config.seed)
+    console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
+    return run
+
+
+class Plan:
+    """Which images make up each batch of each epoch.
+
+    Arguments:
+        config: The run.
+        count: Number of images N.
+
+    Raises:
+        ConfigError: no batch of two images or more can be made.
+    """
+
+    def __init__(self, config: TrainConfig, count: int) -> None:
+        self.config = config
+        self.count = count
+        full, rest = divmod(count, config.batch_size)
+        if full == 0 and (config.drop_last or rest < 2):
+            raise ConfigError(
+                f"{count} images do not fill a batch of {config.batch_size}; lower --batch-size"
+            )
+        self.epoch_images = full * config.batch_size if config.drop_last else count
+        self.total_images = config.epochs * self.epoch_images
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """The epoch's batches: indices of images, each image once, in an order of its own.
+
+        Batch normalisation cannot train on a single image: one left over joins the last batch.
+        """
+        generator = runtime.generator(self.config.seed, "order", epoch)
+        order = torch.randperm(self.count, generator=generator)[: self.epoch_images]
+        parts = list(order.split(self.config.batch_size))
+        if len(parts[-1]) == 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        return parts
+
+
+def train_epoch(
+    learner: Learner,
+    plan: Plan,
+    images: Tensor,
+    position: Position,
+    run: RunFolder,
+    display: TrainingDisplay,
+    stop: threading.Event,
+) -> None:
+    """Train from `position` to the end of its epoch, or until `stop` is set."""
+    config, device = learner.config, images.device
+    began = time.monotonic() - position.seconds
+    for index in plan.batches(position.epoch)[position.batch :]:
+        x = to_unit(images[index.to(device)])
+        shape = (config.mc_samples, len(x), config.latent_dims)
+        eps = runtime.noise(shape, config.seed, "train", position.images, device)
+        rate = learning_rate(config, position.images / plan.total_images)
+        batch_loss = learner.step(x, eps, rate, position.images)
+
+        position.batch += 1
+        position.images += len(x)
+        position.epoch_images += len(x)
+        position.seconds = time.monotonic() - began
+        if position.batch % config.log_every == 0:
+            log(run, position, float(batch_loss))
+        if display.due():
+            means = finite_means(learner, position, run)
+            display.running(position, float(loss(means, config.beta)), float(means.bound))
+        if stop.is_set():
+            return
+
+
+def log(run: RunFolder, position: Position, batch_loss: float) -> None:
+    """Add the loss of a batch to `metrics.jsonl`."""
+    run.append_metrics(
+        {
+            "event": "log",
+            "epoch": position.epoch + 1,
+            "images": position.images,
+            "loss": batch_loss,
+        }
+    )
+
+
+def finite_means(learner: Learner, position: Position, run: RunFolder) -> Terms:
+    """Means over the epoch so far.
+
+    Raises:
+        NonFiniteLossError: they are infinite or not numbers; the files of the last epoch stay.
+    """
+    means = learner.means(position)
+    if math.isfinite(means.bound):
+        return means
+    kept = run.model if position.epoch else run.resume
+    raise NonFiniteLossError(
+        f"the loss is no longer finite in epoch {position.epoch + 1} (log p(x|z) "
+        f"{float(means.log_px)}, KL {float(means.kl)}); {kept} keeps the weights of epoch "
+        f"{position.epoch}; try a lower --lr, or --clip-norm 1"
+    )
+
+
+def finish_epoch(
+    learner: Learner,
+    validation: Tensor,
+    position: Position,
+    run: RunFolder,
+    display: TrainingDisplay,
+) -> None:
+    """Validate, record, save and draw at the end of an epoch; then stand at the next one."""
+    config, vae = learner.config, learner.weights
+    train_terms = finite_means(learner, position, run)
+    val_terms = mean_terms(vae, validation, seed=config.seed, mc_samples=config.mc_samples)
+    row = {
+        "event": "epoch",
+        "epoch": position.epoch + 1,
+        "images": position.images,
+        **numbers("train", train_terms, config, vae),
+        **numbers("val", val_terms, config, vae),
+        "seconds": position.seconds,
+        "images_per_second": position.epoch_images / position.seconds,
+    }
+    run.append_metrics(row)
+    display.epoch(row)
+
+    position.next_epoch()
+    learner.sums.zero_()
+    facts = Facts(
+        model=vae.config,
+        data=config.data,
+        recipe=config.recipe,
+        epochs=position.epoch,
+        images=position.images,
+        bound=float(val_terms.bound),
+        versions=runtime.versions(),
+    )
+    save_model(run.model, vae, facts)
+    learner.save(run.resume, position)
+    if config.preview:
+        name = f"epoch-{position.epoch:04}.png"
+        figures.save_png(run.pictures / name, joint_picture(vae, validation, config.seed))
+
+
+def numbers(prefix: str, terms: Terms, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
+    """Mean terms under the names of `metrics.jsonl`; nats per image, but the last.
+
+    `squared_error_and_kl` is what the MLX and Lux tutorials print: summed over a batch.
+    """
+    log_px, kl = float(terms.log_px), float(terms.kl)
+    squared = squared_error_and_kl(vae.config, log_px, kl)
+    return {
+        f"{prefix}_loss": float(loss(terms, config.beta)),
+        f"{prefix}_log_px": log_px,
+        f"{prefix}_kl": kl,
+        f"{prefix}_bound": float(terms.bound),
+        f"{prefix}_squared_error_and_kl": None if squared is None else squared * config.batch_size,
+    }
+
+
+def joint_picture(vae: VAE, images: Tensor, seed: int) -> Tensor:
+    """Reconstructions of the first images, a blank row, samples: uint8 [C, height, width]."""
+    return figures.joint_grid(reconstruct(vae, images[:PREVIEW]), generate(vae, PREVIEW, seed=seed))
+
+
+def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, validation: Tensor, seed: int) -> None:
+    """Draw the pictures of a finished run: reconstructions, samples, both, and the loss curve."""
+    for split, source in (("train", images), ("test", validation)):
+        some = source[: PREVIEW // 2]
+        sheet = figures.paired_grid(some, reconstruct(vae, some))
+        figures.save_png(run.pictures / f"reconstructions-{split}.png", sheet)
+    samples = figures.grid(generate(vae, PREVIEW, seed=seed))
+    figures.save_png(run.pictures / "samples.png", samples)
+    figures.save_png(run.pictures / "joint.png", joint_picture(vae, validation, seed))
+    figures.save_figure(run.pictures / "loss.png", figures.loss_curve(run.read_metrics()))
+
+
+def load_images(config: TrainConfig, split: data.Split) -> Tensor:
+    """The run's images of a split, resized: uint8 [N, C, H, W].
+
+    `limit` cuts the training images only.
+    """
+    limit = config.limit if split == "train" else None
+    images = data.load(config.data, split, data_dir=config.data_dir, limit=limit).images
+    return images if config.image_size is None else data.resize(images, config.image_size)
+
+
+def write_config(
+    run: RunFolder, config: TrainConfig, model: ModelConfig, device: torch.device
+) -> None:
+    """Write `config.json`: the settings, what they resolved to, and what they ran on."""
+    content = {
+        "settings": config.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
+        "device": runtime.describe_device(device),
+        "versions": runtime.versions(),
+    }
+    write_text(run.config, json.dumps(content, indent=2) + "\n")
+
+
+def announce(console: Console, config: TrainConfig, vae: VAE, device: torch.device) -> None:
+    """Say what is about to run: every setting, the device, the size of the model."""
+    lines = [f"convvae {runtime.versions()['convvae']} on {runtime.describe_device(device)}"]
+    lines += [f"  {name} = {value}" for name, value in config.model_dump(mode="json").items()]
+    lines += [f"{vae.num_parameters() / 1e6:.4f} M trainable parameters"]
+    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def stop_flag() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+
+    def restore() -> None:
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        event.set()
+        restore()
+
+    for kind in kinds:
+        signal.signal(kind, stop)
+    try:
+        yield event
+    finally:
+        restore()
+
+
+def _default_folder(config: TrainConfig) -> Path:
+    return next_run_folder(f"{config.data}-{config.recipe}" if config.recipe else config.data)

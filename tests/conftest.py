@@ -1,0 +1,78 @@
+"""What several tests share: the real MNIST folder, a tiny trained run, and a strict CI."""
+
+import os
+from pathlib import Path
+
+# The models of the tests are tiny: a second thread only adds waiting. Set before torch starts, so
+# that the processes that tests start have it too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+from convvae.config import ModelConfig, TrainConfig
+from convvae.train import train
+
+
+@pytest.fixture(scope="session")
+def mnist_dir():
+    folder = os.environ.get("CONVVAE_DATA")
+    if not folder:
+        pytest.skip("CONVVAE_DATA does not name a folder with the real MNIST")
+    return Path(folder)
+
+
+@pytest.fixture
+def tiny_model():
+    """A model small enough for exact tests: 3 latents, 12x10 pixels."""
+    return ModelConfig(image_size=(12, 10), channels=1, latent_dims=3, max_filters=8)
+
+
+@pytest.fixture
+def tiny_config(tmp_path):
+    """A training run of a few seconds on the embedded digits."""
+    return TrainConfig(
+        data="digits",
+        limit=100,
+        max_filters=8,
+        latent_dims=2,
+        epochs=2,
+        batch_size=32,
+        log_every=2,
+        device="cpu",
+        out=tmp_path / "run",
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A finished run folder, shared: do not write to it."""
+    config = TrainConfig(
+        data="digits",
+        limit=200,
+        max_filters=8,
+        latent_dims=2,
+        epochs=2,
+        batch_size=50,
+        log_every=2,
+        device="cpu",
+        out=tmp_path_factory.mktemp("runs") / "digits",
+    )
+    return train(config)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """In CI no test may skip: a skipped one says what CI lacks."""
+    if os.environ.get("CONVVAE_CI") and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("a test was skipped in CI, which counts as a failure", red=True)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CONVVAE_CI") and exitstatus == 0 and reporter.stats.get("skipped"):
+        session.exitstatus = 1

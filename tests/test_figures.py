@@ -1,0 +1,112 @@
+import pytest
+import torch
+from PIL import Image
+
+from convvae.errors import OutputError
+from convvae.figures import (
+    GAP,
+    PAPER,
+    grid,
+    joint_grid,
+    loss_curve,
+    paired_grid,
+    save_figure,
+    save_png,
+)
+
+
+def numbered(count, channels=1, height=3, width=4):
+    """Images of one value each: 1, 2, 3, ..."""
+    values = torch.arange(1, count + 1, dtype=torch.uint8)
+    return values.view(-1, 1, 1, 1).expand(count, channels, height, width)
+
+
+def cell(sheet, row, column, height=3, width=4):
+    top, left = GAP + row * (height + GAP), GAP + column * (width + GAP)
+    return sheet[:, top : top + height, left : left + width]
+
+
+def test_128_samples_fill_8_rows_of_16():
+    sheet = grid(numbered(128), rows=8)
+    assert sheet.shape == (1, 8 * 5 + 2, 16 * 6 + 2)
+    for row, column in [(0, 0), (0, 15), (1, 0), (7, 15)]:
+        assert (cell(sheet, row, column) == row * 16 + column + 1).all()
+    assert (sheet[:, :GAP] == PAPER).all()
+    assert (sheet[:, :, 6 : 6 + GAP] == PAPER).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "layout"), [(1, 8, (1, 1)), (5, 2, (2, 3)), (9, 8, (5, 2)), (3, 8, (3, 1))]
+)
+def test_few_images_leave_no_empty_row(count, rows, layout):
+    sheet = grid(numbered(count), rows)
+    assert sheet.shape == (1, layout[0] * 5 + GAP, layout[1] * 6 + GAP)
+
+
+def test_floats_are_rounded_to_the_nearest_level():
+    image = torch.tensor([0.0, 0.5, 1.0, 2.0]).view(4, 1, 1, 1)
+    assert [int(cell(grid(image, 1), 0, i, 1, 1)) for i in range(4)] == [0, 128, 255, 255]
+
+
+def test_pairs_stand_side_by_side():
+    originals, copies = numbered(4), numbered(4) + 100
+    sheet = paired_grid(originals, copies, rows=2)
+    assert sheet.shape == (1, 2 * 5 + GAP, 2 * (8 + GAP) + GAP)
+    third = cell(sheet, 1, 0, 3, 8)
+    assert (third[..., :4] == 3).all()
+    assert (third[..., 4:] == 103).all()
+
+
+def test_joint_is_reconstructions_a_blank_row_and_samples():
+    sheet = joint_grid(numbered(16), numbered(16) + 100, rows=8)
+    half = 8 * 5 + GAP
+    assert sheet.shape == (1, 2 * half + 3, 2 * 6 + GAP)
+    assert (sheet[:, half : half + 3] == PAPER).all()
+    assert (cell(sheet, 7, 1) == 16).all()
+    assert (cell(sheet[:, half + 3 :], 7, 1) == 116).all()
+
+
+def test_joint_of_unequal_halves():
+    sheet = joint_grid(numbered(2), numbered(16), rows=8)
+    assert sheet.shape == (1, (2 * 5 + GAP) + 3 + (8 * 5 + GAP), 2 * 6 + GAP)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+def test_pictures_of_every_channel_count(channels, mode, tmp_path):
+    sheet = joint_grid(numbered(3, channels), numbered(3, channels))
+    save_png(tmp_path / "a.png", sheet)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == mode
+        assert image.size == (sheet.shape[2], sheet.shape[1])
+        if mode.endswith("A"):
+            assert image.getpixel((0, 0))[-1] == 255
+
+
+def test_the_same_sheet_gives_the_same_bytes(tmp_path):
+    for name in "ab":
+        save_png(tmp_path / name, grid(numbered(9)))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        save_png(tmp_path / "file" / "a.png", grid(numbered(2)))
+
+
+def test_the_loss_curve_shows_every_row_with_its_unit(tmp_path):
+    rows = [
+        {"event": "log", "images": 50, "loss": 12.0},
+        {"event": "epoch", "images": 100, "train_loss": 10.0, "val_loss": 9.0},
+        {"event": "epoch", "images": 200, "train_loss": 8.0, "val_loss": 8.5},
+    ]
+    figure = loss_curve(rows)
+    (axes,) = figure.axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["training, mean of the epoch"] == [[0.1, 10.0], [0.2, 8.0]]
+    assert lines["validation"] == [[0.1, 9.0], [0.2, 8.5]]
+    assert lines["training, between epochs"] == [[0.05, 12.0]]
+    assert axes.get_ylabel() == "loss, nats per image"
+    save_figure(tmp_path / "loss.png", figure)
+    with Image.open(tmp_path / "loss.png") as image:
+        assert image.size == (840, 504)

@@ -1,0 +1,47 @@
+import os
+import stat
+
+import pytest
+
+from convvae.errors import OutputError
+from convvae.files import make_folder, write_text
+
+
+def test_a_file_appears_whole_in_a_new_folder(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_a_failure_leaves_the_old_file_and_no_rubbish(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half \ud800")
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_usual_permissions(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_text(tmp_path / "a.txt", "")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot make the folder .*file/sub"):
+        make_folder(tmp_path / "file" / "sub")
+    with pytest.raises(OutputError, match="choose a place that you may write to"):
+        write_text(tmp_path / "file" / "a.txt", "")
+
+
+def test_a_folder_where_the_file_should_be(tmp_path):
+    (tmp_path / "taken" / "x").mkdir(parents=True)
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "taken", "")
+    assert (tmp_path / "taken" / "x").is_dir()

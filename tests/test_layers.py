@@ -1,0 +1,72 @@
+"""The house's one-way imports: a module imports only from modules above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import convvae
+
+PACKAGE = Path(convvae.__file__).parent
+
+# From the top of the house to its bottom; each room with the rooms it may import.
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "files": {"errors"},
+    "runtime": {"errors"},
+    "distributions": set(),
+    "networks": set(),
+    "data": {"errors", "files", "runtime"},
+    "model": {"config", "distributions", "networks"},
+    "objectives": {"config", "distributions", "model"},
+    "checkpoint": {"errors", "config", "files", "model"},
+    "evaluate": {"runtime", "data", "model", "objectives"},
+    "figures": {"files", "data", "model"},
+    "learner": {"errors", "config", "runtime", "model", "objectives", "checkpoint"},
+    "progress": {"learner"},
+    "train": {
+        "errors", "config", "files", "runtime", "data", "model", "objectives", "checkpoint",
+        "evaluate", "figures", "learner", "progress",
+    },
+    "flags": {"errors", "config"},
+}  # fmt: skip
+ROOMS = [*MAY_IMPORT, "cli", "__init__"]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names = (
+                [f"convvae.{alias.name}" for alias in node.names]
+                if module == "convvae"
+                else [module]
+            )
+        found |= {name.split(".")[1] for name in names if name.startswith("convvae.")}
+    return found - {room(path)}
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_the_rooms_above_it(path):
+    assert room(path) in ROOMS, "a new room: give it a place in MAY_IMPORT"
+    if room(path) in MAY_IMPORT:
+        assert imported_rooms(path) <= MAY_IMPORT[room(path)]
+
+
+def test_the_allowed_imports_all_point_upwards():
+    order = list(MAY_IMPORT)
+    for name, allowed in MAY_IMPORT.items():
+        assert all(order.index(other) < order.index(name) for other in allowed), name

@@ -1,0 +1,141 @@
+import copy
+import math
+
+import pytest
+import torch
+
+from convvae.config import TrainConfig
+from convvae.errors import ModelFileError
+from convvae.learner import Learner, Position, learning_rate
+from convvae.objectives import elbo, loss
+
+CPU = torch.device("cpu")
+
+
+def learner(**values):
+    config = TrainConfig(data="digits", latent_dims=3, max_filters=8, **values)
+    return Learner(config, config.model((12, 10), 1), CPU)
+
+
+def batch(seed=0, size=6):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(size, 1, 12, 10, generator=generator)
+    return x, torch.randn(1, size, 3, generator=generator)
+
+
+def weights(one):
+    return torch.cat([p.detach().flatten() for p in one.vae.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", {0.0: 1.0, 0.5: 1.0, 1.0: 1.0}),
+        ("cosine", {0.0: 1.0, 0.5: 0.5, 1.0: 0.0}),
+        ("one-cycle", {0.0: 0.04, 0.15: 0.52, 0.3: 1.0, 0.65: 0.5, 1.0: 0.0}),
+    ],
+)
+def test_schedules(schedule, rates):
+    config = TrainConfig(data="digits", lr=2.0, schedule=schedule)
+    for progress, factor in rates.items():
+        assert learning_rate(config, progress) == pytest.approx(2.0 * factor, abs=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_a_step_is_the_optimisers_step_on_the_loss(optimizer):
+    one = learner(optimizer=optimizer, beta=0.5, weight_decay=0.1)
+    other = copy.deepcopy(one.vae)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[optimizer]
+    reference = kind(other.parameters(), lr=0.02, weight_decay=0.1, fused=False)
+    for seed in range(3):
+        x, eps = batch(seed)
+        one.step(x, eps, rate=0.02, images=0)
+        reference.zero_grad()
+        loss(elbo(other, x, eps), 0.5).backward()
+        reference.step()
+    # The weights themselves differ where a gradient is zero but for rounding, as of a bias that
+    # batch normalisation takes away again: Adam divides such a gradient by its own size.
+    x, eps = batch(9)
+    torch.testing.assert_close(elbo(one.vae, x, eps), elbo(other, x, eps), rtol=1e-4, atol=1e-4)
+
+
+def test_clipping_bounds_the_gradient():
+    one = learner(clip_norm=0.01)
+    one.step(*batch(), rate=0.0, images=0)
+    norm = torch.cat([p.grad.flatten() for p in one.vae.parameters() if p.grad is not None]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_average_follows_the_weights_with_its_half_life():
+    one = learner(ema_images=6)
+    assert one.average is not None
+    assert one.weights is one.average
+    start = one.vae.encoder.conv1.weight.detach().clone()
+    one.step(*batch(), rate=0.1, images=10_000)
+    now = one.vae.encoder.conv1.weight.detach()
+    torch.testing.assert_close(one.average.encoder.conv1.weight, (start + now) / 2)
+    steps = one.vae.encoder.bn1.num_batches_tracked
+    assert one.average.encoder.bn1.num_batches_tracked == steps == 1
+
+
+def test_without_an_average_the_weights_are_the_trained_ones():
+    one = learner()
+    assert one.weights is one.vae
+
+
+def test_sums_weigh_each_image_the_same():
+    one, position = learner(), Position()
+    terms = []
+    for size in (6, 2):
+        x, eps = batch(size, size)
+        terms.append(elbo(copy.deepcopy(one.vae), x, eps))
+        one.step(x, eps, rate=0.0, images=0)
+        position.epoch_images += size
+    expected = torch.cat([t.log_px for t in terms]).mean().item()
+    assert one.means(position).log_px.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_zero_head_biases():
+    for head in ("proj_mu", "proj_logvar"):
+        assert not getattr(learner(head_bias="zero").vae.encoder, head).bias.any()
+        assert getattr(learner().vae.encoder, head).bias.any()
+    pooled = learner(head_bias="zero", network="pooled").vae.encoder
+    assert not pooled.proj_mu[-1].bias.any()
+    assert pooled.proj_mu[0].bias.any()
+
+
+def test_the_seed_decides_the_weights():
+    assert torch.equal(weights(learner(seed=1)), weights(learner(seed=1)))
+    assert not torch.equal(weights(learner(seed=1)), weights(learner(seed=2)))
+
+
+@pytest.mark.parametrize("values", [{}, {"ema_images": 50}, {"optimizer": "adam"}])
+def test_saved_and_loaded_it_continues_to_the_bit(values, tmp_path):
+    one = learner(**values)
+    for seed in range(3):
+        one.step(*batch(seed), rate=0.01, images=6 * seed)
+    position = Position(epoch=1, batch=3, images=18, epoch_images=18, seconds=0.5)
+    one.save(tmp_path / "state", position)
+    other = learner(**values, seed=99)
+    assert other.load(tmp_path / "state") == position
+    for each in (one, other):
+        for seed in range(3, 6):
+            each.step(*batch(seed), rate=0.01, images=6 * seed)
+    assert torch.equal(weights(one), weights(other))
+    assert torch.equal(one.sums, other.sums)
+    for name, value in one.weights.state_dict().items():
+        assert torch.equal(value, other.weights.state_dict()[name]), name
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path):
+    learner().save(tmp_path / "state", Position())
+    config = TrainConfig(data="digits", latent_dims=4, max_filters=8)
+    with pytest.raises(ModelFileError, match="does not fit the run's settings"):
+        Learner(config, config.model((12, 10), 1), CPU).load(tmp_path / "state")
+
+
+def test_a_position_moves_to_the_next_epoch():
+    position = Position(epoch=2, batch=5, images=300, epoch_images=100, seconds=3.0)
+    position.next_epoch()
+    assert position == Position(epoch=3, images=300)
+    assert math.isclose(position.seconds, 0.0)

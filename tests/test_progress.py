@@ -1,0 +1,75 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from convvae import progress
+from convvae.learner import Position
+from convvae.progress import TrainingDisplay
+
+ROW = {
+    "epoch": 2,
+    "images": 200,
+    "train_loss": 105.25,
+    "train_bound": -105.25,
+    "val_bound": -104.5,
+    "train_squared_error_and_kl": 8318.4,
+    "images_per_second": 1804.0,
+    "seconds": 33.26,
+}
+POSITION = Position(epoch=1, batch=5, images=150, epoch_images=50, seconds=0.5)
+
+
+def shown(terminal, *calls):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=200)
+    with TrainingDisplay(console, total_images=400, epochs=4) as display:
+        for call in calls:
+            call(display)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_epoch_is_one_line_with_units(terminal):
+    text = shown(terminal, lambda display: display.epoch(ROW))
+    expected = (
+        "epoch 2/4  loss 105.25  bound -105.25 (validation -104.50) nats/image  "
+        "squared error + KL 8,318/batch  1,804 im/s  33.3 s"
+    )
+    assert expected in text
+
+
+def test_squared_error_is_left_out_where_it_is_not_defined():
+    row = ROW | {"train_squared_error_and_kl": None}
+    assert "squared error" not in shown(False, lambda display: display.epoch(row))
+
+
+def test_within_an_epoch_plain_lines_give_rate_share_and_time_left():
+    text = shown(False, lambda display: display.running(POSITION, 105.0, -105.0))
+    line = "  epoch 2/4  loss 105.00  bound -105.00  100 im/s  38%  2 s left\n"
+    assert text == line
+
+
+def test_on_a_terminal_the_bar_shows_them_and_goes_away():
+    text = shown(True, lambda display: display.running(POSITION, 105.0, -105.0))
+    assert "epoch 2/4" in text
+    assert "100 im/s" in text
+    assert text.endswith("\x1b[2K") or "\x1b[?25h" in text
+
+
+def test_a_quiet_console_shows_nothing():
+    out = io.StringIO()
+    with TrainingDisplay(Console(file=out, quiet=True, force_terminal=True), 400, 4) as display:
+        display.epoch(ROW)
+    assert out.getvalue() == ""
+
+
+def test_it_is_due_after_its_interval(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    display = TrainingDisplay(Console(file=io.StringIO()), 400, 4)
+    assert not display.due()
+    clock[0] = progress.PLAIN_SECONDS
+    assert display.due()
+    display.epoch(ROW)
+    assert not display.due()

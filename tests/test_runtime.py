@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from convvae import runtime
+from convvae.errors import DeviceError
+
+CPU = torch.device("cpu")
+
+
+def test_noise_is_a_function_of_seed_stream_and_position():
+    draw = runtime.noise((2, 3), 7, "train", 128, CPU)
+    assert torch.equal(draw, runtime.noise((2, 3), 7, "train", 128, CPU))
+    for other in [(8, "train", 128), (7, "evaluate", 128), (7, "train", 256)]:
+        assert not torch.equal(draw, runtime.noise((2, 3), *other, CPU))
+
+
+def test_noise_is_standard_normal_across_positions():
+    draws = torch.cat([runtime.noise((64,), 0, "train", place, CPU) for place in range(2000)])
+    assert abs(draws.mean().item()) < 0.02
+    assert abs(draws.std().item() - 1) < 0.02
+
+
+def test_noise_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    runtime.noise((5,), 0, "train", 0, CPU)
+    with runtime.seeded(3, "weights"):
+        torch.randn(4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_seeded_blocks_repeat():
+    draws = []
+    for seed in (3, 3, 4):
+        with runtime.seeded(seed, "weights"):
+            draws.append(torch.randn(4))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_devices_by_name():
+    assert runtime.pick_device("cpu") == CPU
+    assert runtime.pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert "threads" in runtime.describe_device(CPU)
+
+
+def test_an_absent_device_names_those_present(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=r"'cuda' is not available.*cpu"):
+        runtime.pick_device("cuda")
+    with pytest.raises(DeviceError, match="'tpu' is not known"):
+        runtime.pick_device("tpu")
+
+
+def test_versions_name_what_a_result_depends_on():
+    assert {"python", "convvae", "torch", "numpy"} <= runtime.versions().keys()

@@ -1,0 +1,267 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+from convvae import train as train_module
+from convvae.checkpoint import RunFolder, load_facts, load_model, load_tensors
+from convvae.config import TrainConfig, load_recipe
+from convvae.errors import (
+    ConfigError,
+    ImageSizeError,
+    NonFiniteLossError,
+    RunExistsError,
+    StoppedError,
+)
+from convvae.evaluate import mean_terms
+from convvae.train import Plan, load_images, train
+
+
+def assert_same_model(a, b):
+    first, second = load_tensors(a.model)[0], load_tensors(b.model)[0]
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_a_run_folder_holds_everything(finished_run):
+    run = finished_run
+    config = run.read_config()
+    assert config["settings"]["data"] == "digits"
+    assert config["model"]["image_size"] == [8, 8]
+    assert {"torch", "convvae", "python"} <= config["versions"].keys()
+    assert sorted(path.name for path in run.pictures.iterdir()) == [
+        "epoch-0001.png", "epoch-0002.png", "joint.png", "loss.png", "reconstructions-test.png",
+        "reconstructions-train.png", "samples.png",
+    ]  # fmt: skip
+    rows = run.read_metrics()
+    assert [row["event"] for row in rows] == ["log", "log", "epoch"] * 2
+    assert [row["images"] for row in rows] == [100, 200, 200, 300, 400, 400]
+    facts = load_facts(run.path)
+    assert (facts.epochs, facts.images, facts.bound) == (2, 400, rows[-1]["val_bound"])
+
+
+def test_training_lowers_the_loss(finished_run):
+    first, last = (row for row in finished_run.read_metrics() if row["event"] == "epoch")
+    assert last["train_loss"] < first["train_loss"]
+    assert last["val_bound"] > first["val_bound"]
+
+
+def test_the_recorded_validation_is_that_of_the_saved_model(finished_run):
+    vae, facts = load_model(finished_run.path)
+    config = TrainConfig.model_validate(finished_run.read_config()["settings"])
+    terms = mean_terms(vae, load_images(config, "test"), seed=config.seed)
+    assert terms.bound.item() == pytest.approx(facts.bound, rel=1e-5)
+
+
+def test_the_tutorials_loss_is_the_bound_less_its_constant(finished_run):
+    row = finished_run.read_metrics()[-1]
+    constant = 0.5 * 64 * 1.1447298858494002
+    per_image = -row["train_bound"] - constant
+    assert row["train_squared_error_and_kl"] == pytest.approx(50 * per_image, rel=1e-9)
+
+
+def test_the_same_settings_give_the_same_run(tiny_config, tmp_path):
+    runs = [train(tiny_config.model_copy(update={"out": tmp_path / name})) for name in "ab"]
+    assert_same_model(*runs)
+    pictures = [run.pictures / "joint.png" for run in runs]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+
+
+def test_another_seed_gives_another_run(tiny_config, tmp_path):
+    a, b = (
+        train(tiny_config.model_copy(update={"out": tmp_path / str(seed), "seed": seed}))
+        for seed in (0, 1)
+    )
+    assert not torch.equal(
+        load_tensors(a.model)[0]["encoder.conv1.weight"],
+        load_tensors(b.model)[0]["encoder.conv1.weight"],
+    )
+
+
+def stop_after(monkeypatch, steps):
+    """Send the process a Ctrl-C in its given step."""
+    step, seen = train_module.Learner.step, []
+
+    def counted(self, *args, **kwargs):
+        seen.append(1)
+        if len(seen) == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(train_module.Learner, "step", counted)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+@pytest.mark.parametrize("settings", [{}, {"ema_images": 64, "schedule": "cosine"}])
+def test_stopped_anywhere_and_resumed_it_ends_the_same_to_the_bit(
+    steps, settings, tiny_config, tmp_path, monkeypatch
+):
+    config = tiny_config.model_copy(update=settings)
+    whole = train(config.model_copy(update={"out": tmp_path / "whole"}))
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(StoppedError, match=f"--resume {config.out}"):
+            train(config)
+    handler = signal.getsignal(signal.SIGINT)
+    resumed = train(config, resume=config.out)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert_same_model(whole, resumed)
+    times = {"seconds", "images_per_second"}
+    rows = [
+        [{k: v for k, v in row.items() if k not in times} for row in run.read_metrics()]
+        for run in (whole, resumed)
+    ]
+    assert rows[0] == rows[1]
+
+
+SCRIPT = """
+import sys, os, signal
+from pathlib import Path
+from convvae.config import TrainConfig, load_recipe
+from convvae import train as module
+finish = module.finish_epoch
+def finish_and_die(learner, validation, position, run, display):
+    finish(learner, validation, position, run, display)
+    if position.epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+module.finish_epoch = finish_and_die
+module.train(TrainConfig.model_validate_json(sys.argv[1]))
+"""
+
+
+def test_killed_after_epoch_two_and_resumed_it_ends_the_same_to_the_bit(tiny_config, tmp_path):
+    config = tiny_config.model_copy(update={"epochs": 3})
+    whole = train(config.model_copy(update={"out": tmp_path / "whole"}))
+    killed = subprocess.run([sys.executable, "-c", SCRIPT, config.model_dump_json()], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert load_facts(config.out).epochs == 2
+    assert_same_model(whole, train(config, resume=config.out))
+
+
+def test_a_crash_between_metrics_and_state_repeats_the_epoch(tiny_config, tmp_path, monkeypatch):
+    whole = train(tiny_config.model_copy(update={"out": tmp_path / "whole"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "save_model", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            train(tiny_config)
+    run = train(tiny_config, resume=tiny_config.out)
+    assert_same_model(whole, run)
+    assert [row["images"] for row in run.read_metrics()] == [
+        row["images"] for row in whole.read_metrics()
+    ]
+
+
+def test_more_epochs_continue_a_finished_run(tiny_config, tmp_path):
+    longer = tiny_config.model_copy(update={"epochs": 3})
+    whole = train(longer.model_copy(update={"out": tmp_path / "whole"}))
+    train(tiny_config)
+    assert_same_model(whole, train(longer, resume=tiny_config.out))
+
+
+def test_a_taken_folder_is_refused_untouched(finished_run, tiny_config):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.path.rglob("*")}
+    with pytest.raises(RunExistsError):
+        train(tiny_config.model_copy(update={"out": finished_run.path}))
+    assert before == {path: path.stat().st_mtime_ns for path in finished_run.path.rglob("*")}
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tiny_config, monkeypatch):
+    step, seen = train_module.Learner.step, []
+
+    def poisoned(self, x, *args, **kwargs):
+        seen.append(1)
+        return step(self, x * float("nan") if len(seen) == 6 else x, *args, **kwargs)
+
+    monkeypatch.setattr(train_module.Learner, "step", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2 .*keeps the weights of epoch 1"):
+        train(tiny_config)
+    run = RunFolder(tiny_config.out)
+    vae, facts = load_model(run.path)
+    assert facts.epochs == 1
+    assert all(torch.isfinite(value).all() for value in vae.state_dict().values())
+
+
+def test_each_epoch_shows_every_image_once():
+    config = TrainConfig(data="digits", batch_size=4)
+    plan = Plan(config, 10)
+    epochs = [plan.batches(epoch) for epoch in range(2)]
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        assert sorted(torch.cat(batches).tolist()) == list(range(10))
+    assert torch.cat(epochs[0]).tolist() != torch.cat(epochs[1]).tolist()
+    assert plan.total_images == 10 * config.epochs
+
+
+def test_an_incomplete_batch_can_be_left_out():
+    plan = Plan(TrainConfig(data="digits", batch_size=4, drop_last=True, epochs=2), 10)
+    assert [len(batch) for batch in plan.batches(0)] == [4, 4]
+    assert plan.total_images == 16
+
+
+def test_a_single_image_joins_the_last_batch():
+    plan = Plan(TrainConfig(data="digits", batch_size=4), 9)
+    assert [len(batch) for batch in plan.batches(0)] == [4, 5]
+
+
+@pytest.mark.parametrize(("count", "drop_last"), [(1, False), (3, True)])
+def test_too_few_images_are_refused(count, drop_last):
+    with pytest.raises(ConfigError, match="lower --batch-size"):
+        Plan(TrainConfig(data="digits", batch_size=4, drop_last=drop_last), count)
+
+
+def test_images_are_limited_and_resized(tiny_config):
+    config = tiny_config.model_copy(update={"image_size": (16, 24)})
+    assert load_images(config, "train").shape == (100, 1, 16, 24)
+    assert len(load_images(config, "test")) > 300
+
+
+def test_too_small_images_leave_nothing_behind(tiny_config):
+    with pytest.raises(ImageSizeError):
+        train(tiny_config.model_copy(update={"image_size": (4, 4)}))
+    assert not tiny_config.out.exists()
+
+
+def test_every_setting_is_printed_at_the_start(tiny_config, capsys):
+    train(tiny_config, Console(width=200))
+    text = capsys.readouterr().out
+    for name, value in tiny_config.model_dump(mode="json").items():
+        assert f"  {name} = {value}\n" in text
+    assert "M trainable parameters" in text
+    assert "epoch 2/2" in text
+    assert "on cpu" in text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"network": "pooled", "likelihood": "bernoulli", "mc_samples": 3, "optimizer": "adam"},
+        {"network": "transposed", "clip_norm": 1.0, "schedule": "one-cycle", "beta": 4.0},
+        {"drop_last": True, "head_bias": "zero", "preview": False, "ema_images": 100},
+    ],
+)
+def test_combinations_of_settings_train(settings, tiny_config):
+    run = train(tiny_config.model_copy(update=settings))
+    assert load_facts(run.path).epochs == 2
+
+
+def test_real_mnist_learns_fast(mnist_dir, tmp_path):
+    """2,000 images, twice: already below the 39,975 of the Lux tutorial's first epoch of 5,000."""
+    config = TrainConfig.checked(
+        {
+            **load_recipe("lux-cvae"),
+            "data": "mnist",
+            "data_dir": mnist_dir,
+            "limit": 2048,
+            "epochs": 3,
+            "preview": False,
+            "out": tmp_path / "run",
+        },
+        "test",
+    )
+    rows = [row for row in train(config).read_metrics() if row["event"] == "epoch"]
+    assert rows[-1]["train_squared_error_and_kl"] < 39_975
