@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,7 +111,8 @@ def reconstruct(args: list[str]) -> None:
 
     split = "test" if options.rec_testdata else "train"
     source = data.load(options.data or facts.data, split, data_dir=options.data_dir)
-    images = data.fit(source.images[: options.count], facts.model)
+    some = replace(source, images=source.images[: options.count], labels=None)
+    images = data.fit(some, facts.model.image_size, facts.model.channels)
     sheet = figures.paired_grid(images, evaluate.reconstruct(vae, images), options.rows)
     path = options.outdir / f"reconstructions-{split}.png"
     figures.save_png(path, sheet)

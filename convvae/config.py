@@ -53,6 +53,20 @@ ImageSize = Annotated[
 ]
 
 
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size if the networks can take it.
+
+    Raises:
+        ImageSizeError: a side is below `MIN_SIDE`.
+    """
+    if min(size) < MIN_SIDE:
+        raise ImageSizeError(
+            f"images of {size[0]}x{size[1]} pixels are too small: the networks need at least "
+            f"{MIN_SIDE} a side; enlarge them with --image-size"
+        )
+    return size
+
+
 class Frozen(BaseModel):
     """A configuration: immutable, no unknown keys, finite numbers."""
 
@@ -124,12 +138,7 @@ class ModelConfig(Architecture):
     @field_validator("image_size")
     @classmethod
     def _large_enough(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if min(size) < MIN_SIDE:
-            raise ImageSizeError(
-                f"images of {size[0]}x{size[1]} pixels are too small: the networks need at least "
-                f"{MIN_SIDE} a side; enlarge them with --image-size"
-            )
-        return size
+        return check_size(size)
 
     @model_validator(mode="after")
     def _fewer_latents_than_pixels(self) -> Self:
@@ -193,6 +202,11 @@ class TrainConfig(Architecture):
     out: Path | None = None
     """Run folder to make (else runs/DATA-RECIPE, numbered)."""
 
+    @field_validator("image_size")
+    @classmethod
+    def _large_enough(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        return None if size is None else check_size(size)
+
     def model(self, image_size: tuple[int, int], channels: int) -> ModelConfig:
         """The model that this run trains on images of that size.
 
@@ -213,7 +227,7 @@ def recipes() -> dict[str, Path]:
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe, by the names of `TrainConfig`.
+    """The settings of a recipe, by the names of `TrainConfig` and checked by it.
 
     Raises:
         UsageError: there is no such recipe.
@@ -223,7 +237,9 @@ def load_recipe(name: str) -> dict[str, Any]:
         raise UsageError(
             f"no recipe {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}"
         )
-    return tomllib.loads(known[name].read_text(encoding="utf-8"))
+    settings = tomllib.loads(known[name].read_text(encoding="utf-8"))
+    checked = TrainConfig.checked({"data": "", **settings}, f"recipe {name}")
+    return {key: getattr(checked, key) for key in settings}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

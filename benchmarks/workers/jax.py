@@ -28,6 +28,7 @@ class VAE(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Encode, draw, decode."""
         for filters in FILTERS:
             x = nn.Conv(filters, (3, 3), strides=2, padding=1)(x)
             x = nn.leaky_relu(nn.BatchNorm(use_running_average=False)(x))

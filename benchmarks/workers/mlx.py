@@ -44,6 +44,7 @@ class VAE(nn.Module):
         )
 
     def __call__(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """Encode, draw, decode."""
         h = self.encoder(x).reshape(len(x), -1)
         mu, logvar = self.mu(h), self.logvar(h)
         z = mu + mx.exp(0.5 * logvar) * mx.random.normal(mu.shape)

@@ -87,7 +87,9 @@ def main() -> None:
         )
         dataset = BaseDataset(x, torch.zeros(len(x)))
         trainer = BaseTrainer(vae, dataset, training_config=settings, callbacks=[clock])
-        vae.register_forward_hook(lambda _model, _inputs, output: losses.append(output.loss.detach()))
+        vae.register_forward_hook(
+            lambda _model, _inputs, output: losses.append(output.loss.detach())
+        )
         setup_seconds = job.setup_seconds()
         trainer.train()
     timed = torch.stack(losses[common.WARM_UP :])

@@ -110,9 +110,7 @@ def main() -> None:
     job = common.parse()
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
-    digits = Digits(
-        common.read_images(job.data_dir, job.images + common.WARM_UP * job.batch_size)
-    )
+    digits = Digits(common.read_images(job.data_dir, job.images + common.WARM_UP * job.batch_size))
     loader = DataLoader(digits, job.batch_size, shuffle=True, num_workers=job.workers)
     vae = VAE().train()
     optimizer = torch.optim.AdamW(

@@ -6,7 +6,7 @@ reads the file format of MNIST.
 """
 
 from convvae.data.idx import read_idx
-from convvae.data.images import ImageSet, Split, resize
+from convvae.data.images import ImageSet, Split, fit, resize
 from convvae.data.sources import NAMES, load
 
-__all__ = ["NAMES", "ImageSet", "Split", "load", "read_idx", "resize"]
+__all__ = ["NAMES", "ImageSet", "Split", "fit", "load", "read_idx", "resize"]

@@ -1,0 +1,261 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from convvae import errors
+from convvae.checkpoint import load_facts, load_tensors
+from convvae.cli import COMMANDS, main
+
+QUICK = ["--limit", "100", "--max_filters", "8", "--epochs", "1", "--batchsize", "32", "--cpu"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fails(capsys, error, *words):
+    """Run a command that must fail with one line on stderr; return the line."""
+    assert main([str(word) for word in words]) == error.exit_code
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("convvae: ")
+    assert "Traceback" not in printed.out
+    return lines[0]
+
+
+def test_help_lists_every_command_without_torch():
+    code = (
+        "import sys; from convvae.cli import main; main(['--help']);"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib', 'sklearn', 'rich')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, command in COMMANDS.items():
+        assert name in done.stdout
+        assert command.__doc__ in done.stdout
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, convvae; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: convvae {name}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("convvae ")
+
+
+def test_no_command_shows_help(capsys):
+    assert main([]) == 0
+    assert "usage: convvae" in capsys.readouterr().out
+
+
+# The tutorials' own command lines.
+
+
+def test_train_takes_the_flags_of_the_mlx_tutorial(here, capsys):
+    words = "--cpu --seed=3 --batchsize=32 --max_filters=8 --epochs=1 --lr=0.002 --latent_dims=3"
+    assert main(["train", "digits", "--limit", "100", *words.split()]) == 0
+    facts = load_facts(here / "runs" / "digits")
+    assert (facts.model.max_filters, facts.model.latent_dims, facts.epochs) == (8, 3, 1)
+    settings = json.loads((here / "runs/digits/config.json").read_text())["settings"]
+    assert (settings["seed"], settings["batch_size"], settings["lr"]) == (3, 32, 0.002)
+    out = capsys.readouterr().out
+    assert "device = cpu" in out
+    assert "M trainable parameters" in out
+
+
+@pytest.mark.parametrize(("flag", "split"), [([], "train"), (["--rec_testdata"], "test")])
+def test_reconstruct_takes_the_flags_of_the_mlx_tutorial(flag, split, here, finished_run, capsys):
+    words = ["--cpu", "--latent_dims=2", "--max_filters=8", "--outdir=out", *flag]
+    assert main(["reconstruct", str(finished_run.path), *words]) == 0
+    with Image.open(here / "out" / f"reconstructions-{split}.png") as image:
+        assert image.mode == "L"
+    assert f"64 {split} images of digits" in capsys.readouterr().out
+
+
+def test_generate_takes_the_flags_of_the_mlx_tutorial(here, finished_run, capsys):
+    words = "--cpu --seed=0 --latent_dims=2 --max_filters=8 --nimg_channels=1 --outfile=a/b.png"
+    assert main(["generate", str(finished_run.path), *words.split()]) == 0
+    first = (here / "a/b.png").read_bytes()
+    assert main(["generate", str(finished_run.path), *words.split()]) == 0
+    assert (here / "a/b.png").read_bytes() == first
+    assert main(["generate", str(finished_run.model), *words.split(), "--seed=1"]) == 0
+    assert (here / "a/b.png").read_bytes() != first
+    assert "128 samples" in capsys.readouterr().out
+
+
+def test_a_recipe_gives_the_settings_and_a_flag_overrides_it(here, capsys):
+    words = ["--recipe", "mnist-2d", *QUICK, "--image-size", "28", "--log-every=50"]
+    assert main(["train", "digits", *words]) == 0
+    out = capsys.readouterr().out
+    for line in ("recipe = mnist-2d", "mc_samples = 3", "network = pooled", "epochs = 1"):
+        assert line in out
+    facts = load_facts(here / "runs" / "digits-mnist-2d")
+    assert (facts.recipe, facts.model.likelihood) == ("mnist-2d", "bernoulli")
+
+
+def test_runs_are_numbered_and_never_overwritten(here):
+    for _ in range(2):
+        assert main(["train", "digits", *QUICK]) == 0
+    assert sorted(path.name for path in (here / "runs").iterdir()) == ["digits", "digits-2"]
+
+
+def test_resume_needs_nothing_retyped(here, capsys):
+    assert main(["train", "digits", *QUICK, "--out=run"]) == 0
+    assert main(["train", "--resume", "run", "--epochs", "2"]) == 0
+    assert load_facts("run").epochs == 2
+    assert main(["train", "digits", *QUICK, "--out=whole", "--epochs=2"]) == 0
+    whole, resumed = (load_tensors(here / n / "model.safetensors")[0] for n in ("whole", "run"))
+    assert all((whole[name] == value).all() for name, value in resumed.items())
+
+
+def test_info_in_words_and_as_json(finished_run, capsys):
+    assert main(["info", str(finished_run.path)]) == 0
+    out = capsys.readouterr().out
+    assert "image_size    8x8" in out
+    assert "network       upsample" in out
+    assert main(["info", str(finished_run.path), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["model"]["latent_dims"] == 2
+    assert content["parameters"] > 0
+
+
+def test_models_lists_the_pretrained(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    for name in ("mlx-cvae", "mnist-2d"):
+        assert name in out
+    assert "149,265 parameters" in out
+
+
+def test_generate_from_a_pretrained_name_with_an_empty_cache(here, monkeypatch, capsys):
+    monkeypatch.setenv("CONVVAE_CACHE", str(here / "cache"))
+    monkeypatch.delenv("CONVVAE_DATA", raising=False)
+    for name in ("a", "b"):
+        words = ["generate", "mlx-cvae", "--latent_dims=8", f"--outfile={name}.png", "--seed=0"]
+        assert main(words) == 0
+    assert (here / "a.png").read_bytes() == (here / "b.png").read_bytes()
+    with Image.open(here / "a.png") as image:
+        assert image.size == (16 * 66 + 2, 8 * 66 + 2)
+    assert not (here / "cache").exists()
+
+
+def test_reconstruct_real_mnist_with_a_pretrained_name(here, mnist_dir, capsys):
+    pictures = []
+    for name in ("a", "b"):
+        words = ["reconstruct", "mlx-cvae", "--rec_testdata", f"--outdir={name}"]
+        assert main([*words, "--data-dir", str(mnist_dir)]) == 0
+        pictures.append((here / name / "reconstructions-test.png").read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+# Bad input: one line, the next step, the class's exit code, nothing written.
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "message"),
+    [
+        (errors.UsageError, ["trian"], "did you mean train?"),
+        (errors.UsageError, ["train"], "Missing"),
+        (errors.UsageError, ["train", "digits", "--latent-dimms", "2"], "--latent-dimms"),
+        (errors.UsageError, ["train", "digits", "--epochs", "ten"], "--epochs"),
+        (errors.UsageError, ["train", "digits", "--recipe", "mlx-vae"], "mlx-cvae"),
+        (errors.UsageError, ["train", "--resume"], "--resume needs a value"),
+        (errors.UnknownDataError, ["train", "mnits"], "mnist"),
+        (errors.MissingFolderError, ["train", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (errors.ConfigError, ["train", "digits", "--max_filters", "30"], "divisible by 4"),
+        (errors.ConfigError, ["train", "digits", "--max_filters", "0"], "max_filters"),
+        (errors.ConfigError, ["train", "digits", "--batchsize", "-1"], "batch_size"),
+        (errors.ConfigError, ["train", "digits", "--epochs", "0"], "epochs"),
+        (errors.ConfigError, ["train", "digits", "--lr", "-1"], "lr"),
+        (errors.ConfigError, ["train", "digits", "--latent_dims", "100"], "100 latents"),
+        (errors.ConfigError, ["train", "digits", "--limit", "999999"], "999999"),
+        (errors.ImageSizeError, ["train", "digits", "--image-size", "7"], "at least 8"),
+        (errors.ImageSizeError, ["train", "digits", "--image-size", "0x64"], "at least 8"),
+        (errors.ImageSizeError, ["train", "digits", "--image-size", "-8"], "at least 8"),
+        (errors.ModelFileError, ["generate", "no-such-model"], "pretrained"),
+        (errors.ModelFileError, ["info", "mlx-vae"], "did you mean mlx-cvae?"),
+        (errors.ModelFileError, ["train", "--resume", "nowhere"], "no run to resume"),
+        (errors.ConfigError, ["generate", "mlx-cvae", "--count", "0"], "count"),
+    ],
+)
+def test_bad_input(error, words, message, here, capsys):
+    assert message in fails(capsys, error, *words)
+    assert not any(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "actual"),
+    [("--latent_dims", 9, 2), ("--max_filters", 64, 8), ("--nimg_channels", 3, 1)],
+)
+@pytest.mark.parametrize("command", ["generate", "reconstruct"])
+def test_a_flag_that_contradicts_the_model_names_both_values(
+    command, flag, value, actual, here, finished_run, capsys
+):
+    line = fails(capsys, errors.ModelMismatchError, command, finished_run.path, flag, value)
+    assert f" {value} " in line
+    assert f"which has {actual}" in line
+    assert not any(here.iterdir())
+
+
+def test_a_resumed_run_refuses_what_would_change_it(here, finished_run, capsys):
+    line = fails(capsys, errors.UsageError, "train", "--resume", finished_run.path, "--lr", 0.5)
+    assert "--lr 0.5" in line
+    assert "has 0.001" in line
+    line = fails(capsys, errors.UsageError, "train", "mnist", "--resume", finished_run.path)
+    assert "digits" in line
+
+
+def test_a_schedule_is_not_stretched_by_resuming(here, capsys):
+    assert main(["train", "digits", *QUICK, "--schedule=cosine", "--out=run"]) == 0
+    capsys.readouterr()
+    fails(capsys, errors.UsageError, "train", "--resume", "run", "--epochs", 5)
+
+
+def test_a_truncated_model_file(here, finished_run, capsys):
+    (here / "m.safetensors").write_bytes(finished_run.model.read_bytes()[:999])
+    assert "damaged" in fails(capsys, errors.ModelFileError, "info", "m.safetensors")
+
+
+def test_an_unwritable_output(here, finished_run, capsys):
+    (here / "file").write_text("")
+    run = finished_run.path
+    fails(capsys, errors.OutputError, "generate", run, "--outfile=file/a.png")
+    fails(capsys, errors.OutputError, "reconstruct", run, "--outdir=file/sub")
+    fails(capsys, errors.OutputError, "train", "digits", *QUICK, "--out=file/run")
+
+
+def test_a_taken_run_folder(here, finished_run, capsys):
+    line = fails(capsys, errors.RunExistsError, "train", "digits", "--out", finished_run.path)
+    assert "--resume" in line
+
+
+def test_debug_adds_the_traceback(capsys):
+    assert main(["info", "nope", "--debug"]) == errors.ModelFileError.exit_code
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("convvae: no model 'nope'")
+
+
+def test_every_error_has_its_own_exit_code():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    kinds.remove(errors.ConvvaeError)
+    codes = [kind.exit_code for kind in kinds]
+    assert len(set(codes)) == len(codes)
+    assert 0 not in codes
+    assert 1 not in codes
