@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convvae.config import Frozen, ModelConfig, did_you_mean
-from convvae.errors import ConfigError, ModelFileError, OutputError, RunExistsError
+from convvae.config import Frozen, ModelConfig
+from convvae.errors import ConfigError, ModelFileError, OutputError, RunExistsError, did_you_mean
 from convvae.files import atomic, make_folder, write_text
 from convvae.model import VAE
 

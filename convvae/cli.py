@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from convvae.config import DeviceName, Frozen, TrainConfig, did_you_mean, load_recipe
-from convvae.errors import ConvvaeError, ModelMismatchError, StoppedError, UsageError
+from convvae.config import DeviceName, Frozen, TrainConfig, load_recipe
+from convvae.errors import ConvvaeError, ModelMismatchError, StoppedError, UsageError, did_you_mean
 from convvae.flags import parse, take_option
 
 if TYPE_CHECKING:

@@ -7,10 +7,8 @@ opening a file. Nothing here imports torch, so that the command line starts at o
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
-from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from convvae.errors import ConfigError, ImageSizeError, UsageError
+from convvae.errors import ConfigError, ImageSizeError, UsageError, did_you_mean
 
 MIN_SIDE = 8
 """Smallest image side: three halvings must leave at least one cell."""
@@ -240,9 +238,3 @@ def load_recipe(name: str) -> dict[str, Any]:
     settings = tomllib.loads(known[name].read_text(encoding="utf-8"))
     checked = TrainConfig.checked({"data": "", **settings}, f"recipe {name}")
     return {key: getattr(checked, key) for key in settings}
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)` where a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -6,6 +6,8 @@ traceback and exits with the class's `exit_code`; a caller from Python catches `
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -103,3 +105,9 @@ class StoppedError(ConvvaeError):
     """Training was stopped by Ctrl-C or SIGTERM; everything is saved and `--resume` continues."""
 
     exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` where a known name is close, else nothing."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

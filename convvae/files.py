@@ -10,19 +10,25 @@ from pathlib import Path
 
 from convvae.errors import OutputError
 
+_ADVICE = "choose a place that you may write to"
+
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, advice: str = _ADVICE) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it when the block ends without an error.
+
+    Arguments:
+        path: The file to write; its folder is made if it is not there.
+        advice: The next step to name when it cannot be written.
 
     Raises:
         OutputError: the folder cannot be made or written; what was at `path` is untouched.
     """
-    make_folder(path.parent)
+    make_folder(path.parent, advice)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
-        raise OutputError(_cannot("write", path, error)) from error
+        raise OutputError(_cannot("write", path, error, advice)) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,13 +36,17 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(_cannot("write", path, error)) from error
+        raise OutputError(_cannot("write", path, error, advice)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, advice: str = _ADVICE) -> None:
     """Make a folder and those above it, if they are not there.
+
+    Arguments:
+        path: The folder.
+        advice: The next step to name when it cannot be made.
 
     Raises:
         OutputError: it cannot be made.
@@ -44,7 +54,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(_cannot("make the folder", path, error)) from error
+        raise OutputError(_cannot("make the folder", path, error, advice)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,8 +67,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _cannot(what: str, path: Path, error: OSError) -> str:
-    return f"cannot {what} {path}: {error.strerror}; choose a place that you may write to"
+def _cannot(what: str, path: Path, error: OSError, advice: str) -> str:
+    return f"cannot {what} {path}: {error.strerror}; {advice}"
 
 
 def _umask() -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from convvae.data.idx import decompress
-from convvae.errors import ChecksumError, CorruptDataError, DownloadError, OutputError
+from convvae.errors import ChecksumError, CorruptDataError, DownloadError
+from convvae.files import atomic, make_folder
 
 if TYPE_CHECKING:
     from requests import RequestException
@@ -51,10 +50,14 @@ def download(file: PublishedFile, mirrors: tuple[str, ...], folder: Path) -> Pat
         DownloadError: No mirror had the file.
         OutputError: `folder` cannot be written.
     """
-    _make_folder(folder)
+    advice = "name a folder that you may write with CONVVAE_CACHE"
+    make_folder(folder, advice)
     data = _first_good(file, mirrors)
     kept, suffix = (data, ".gz") if file.digest_of_gz else (decompress(data, file.name), "")
-    return _write_atomic(folder / f"{file.name}{suffix}", kept)
+    path = folder / f"{file.name}{suffix}"
+    with atomic(path, advice) as temporary:
+        temporary.write_bytes(kept)
+    return path
 
 
 def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
@@ -149,31 +152,3 @@ class _Bar:
 
     def close(self) -> None:
         self._progress.stop_task(self._task)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _write_atomic(path: Path, data: bytes) -> Path:
-    """Write beside `path`, then rename over it: a reader sees the whole file or none."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    return path
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {path} ({error.strerror}); name a folder that you may write with "
-        "CONVVAE_CACHE"
-    )

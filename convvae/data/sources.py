@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -13,7 +12,7 @@ import torch
 from convvae.data.download import cache_folder, download
 from convvae.data.images import ImageSet, Split
 from convvae.data.published import PUBLISHED, PublishedFile, PublishedSet, read_published
-from convvae.errors import ConfigError, MissingFolderError, UnknownDataError
+from convvae.errors import ConfigError, MissingFolderError, UnknownDataError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,9 +79,8 @@ def load(
 
 def _check_request(name: str, split: str, limit: int | None) -> None:
     if name not in NAMES:
-        close = difflib.get_close_matches(name.lower(), NAMES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UnknownDataError(f"unknown data set {name!r}: {hint}known are {', '.join(NAMES)}")
+        hint = did_you_mean(name, NAMES)
+        raise UnknownDataError(f"unknown data set {name!r}{hint}; known are {', '.join(NAMES)}")
     if split not in get_args(Split):
         raise ConfigError(f"unknown split {split!r}: choose train or test")
     if limit is not None and limit < 1:
