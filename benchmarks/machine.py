@@ -33,7 +33,7 @@ def facts() -> dict[str, Any]:
         "cores": available_cores(),
         "flags": _cpu_flags(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "os": platform.platform(),
+        "os": _system(),
         "python": platform.python_version(),
         "load_average": round(os.getloadavg()[0], 2),
     }
@@ -76,6 +76,13 @@ def _cpuinfo(key: str) -> str:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     found = re.search(rf"^{key}\s*:\s*(.*)$", text, re.MULTILINE)
     return found.group(1).strip() if found else ""
+
+
+def _system() -> str:
+    """The system and its version, such as `Linux 6.12.3, glibc 2.36`, without the build's name."""
+    words = f"{platform.system()} {platform.release().partition('-')[0]}"
+    library = " ".join(platform.libc_ver()).strip()
+    return f"{words}, {library}" if library else words
 
 
 def _cpu_name() -> str:

@@ -175,9 +175,10 @@ def work(peer: Peer, options: Options) -> dict[str, Any]:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print the table."""
-    table = Table(title=machine.describe(result["machine"]))
+    console.print(machine.describe(result["machine"]), soft_wrap=True)
+    table = Table()
     for index, title in enumerate(HEADER):
-        table.add_column(title, justify="right" if index else "left", no_wrap=True)
+        table.add_column(title, justify="right" if index else "left")
     for summary in summarise(result):
         table.add_row(summary.name, *summary.cells())
     console.print(table)
@@ -188,7 +189,8 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def main() -> None:
     """Measure, print and write."""
-    options, console = parse(), Console(highlight=False)
+    options = parse()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     result = measure(options, console)
     show(result, console)
     options.out.parent.mkdir(parents=True, exist_ok=True)

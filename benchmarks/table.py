@@ -29,7 +29,7 @@ def peers_table(result: dict[str, Any]) -> str:
     lines += [f"`{item.name}` is incomplete: {item.error}\n" for item in summaries if item.error]
     images = ", ".join(f"{name} {n:,}" for name, n in result["images"].items())
     lines += [
-        f"{result['date']}, {result['rounds']} interleaved rounds, {result['threads']} threads, "
+        f"{result['date']}, {result['rounds']} interleaved rounds, threads {result['threads']}, "
         f"batch {result['batch_size']}; median (lowest–highest). Images timed a round: {images}.",
         "",
         f"Machine: {describe(result['machine'])}.",

@@ -136,12 +136,12 @@ def info(args: list[str]) -> None:
     from convvae.checkpoint import find_model, load_model
 
     vae, facts = load_model(options.model)
-    content = facts.model_dump(mode="json") | {"parameters": vae.num_parameters()}
+    content = {**facts.model_dump(mode="json"), "parameters": vae.num_parameters()}
     if options.as_json:
         print(json.dumps(content, indent=2))
         return
     print(find_model(options.model))
-    for name, value in (content.pop("model") | content).items():
+    for name, value in {**content.pop("model"), **content}.items():
         print(f"  {name:<13} {_in_words(value)}")
 
 

@@ -25,6 +25,7 @@ MIN_SIDE = 8
 Network = Literal["upsample", "pooled", "transposed"]
 LikelihoodName = Literal["gaussian", "bernoulli"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionName = Literal["auto", "float32", "bfloat16"]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -193,6 +194,8 @@ class TrainConfig(Architecture):
     """Seed of the whole run: weights, order, noise and pictures."""
     device: DeviceName = "auto"
     """Where to compute (--cpu is short for --device cpu)."""
+    precision: PrecisionName = "auto"
+    """Of the networks in training; auto is bfloat16 where the processor computes it natively."""
     log_every: int = Field(default=100, ge=1)
     """Record the loss in metrics.jsonl every so many steps."""
     preview: bool = True

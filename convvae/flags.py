@@ -89,7 +89,7 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
             )
         )
         help_lines.append(f"    {name}: {field.description}")
-    collect.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    collect.__signature__ = inspect.Signature(parameters)
     collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
     collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
     return collect

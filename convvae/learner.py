@@ -73,7 +73,7 @@ class Learner:
     """A model in training.
 
     Arguments:
-        config: The run.
+        config: The run, its device and precision resolved.
         model: The architecture.
         device: Where to compute.
     """
@@ -105,7 +105,8 @@ class Learner:
             rate: Learning rate.
             images: Images seen before this step.
         """
-        terms = elbo(self.vae, x, eps)
+        with runtime.autocast(x.device, self.config.precision):
+            terms = elbo(self.vae, x, eps)
         batch_loss = loss(terms, self.config.beta)
         self.optimizer.zero_grad()
         batch_loss.backward()

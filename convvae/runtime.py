@@ -1,4 +1,4 @@
-"""The machine: device, threads, and randomness derived from (seed, stream, position).
+"""The machine: device, precision, memory, and randomness derived from (seed, stream, position).
 
 Randomness is never carried along. The order of epoch 7 or the noise of step 3,000 is a function of
 the run's seed alone, so a resumed run draws what the uninterrupted one would have drawn. Draws are
@@ -7,6 +7,7 @@ made on the CPU: every device sees the same numbers.
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import zlib
 from collections.abc import Iterator
@@ -39,6 +40,43 @@ def pick_device(name: str) -> torch.device:
         here = ", ".join(device for device, is_here in present.items() if is_here)
         raise DeviceError(f"device {name!r} is not available to PyTorch here; choose from: {here}")
     return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """The precision called `name`, `float32` or `bfloat16`.
+
+    `auto` takes bfloat16 where the processor multiplies it natively: a GPU that does, or a CPU with
+    AMX or AVX-512 BF16. Elsewhere bfloat16 is emulated and slower than float32.
+
+    Raises:
+        DeviceError: the device cannot compute in that precision.
+    """
+    native = _has_bfloat16(device)
+    if name == "bfloat16" and device.type == "cuda" and not native:
+        raise DeviceError("this GPU does not compute in bfloat16; use --precision float32")
+    if name == "auto":
+        return "bfloat16" if native else "float32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which the networks compute in that precision; weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next tensors instead of giving it back.
+
+    Large tensors otherwise come fresh from the operating system at every step, page fault by page
+    fault. It is a setting of glibc; elsewhere nothing is done.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_threshold, never = -1, -3, 1 << 30
+    mallopt(trim_threshold, never)
+    mallopt(mmap_threshold, never)
 
 
 def describe_device(device: torch.device) -> str:
@@ -92,6 +130,15 @@ def _mix(*words: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
         state ^= state >> 31
     return state >> 1
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    return False
 
 
 def _processor_name() -> str:

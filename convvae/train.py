@@ -55,7 +55,8 @@ def train(
         StoppedError: Ctrl-C or SIGTERM; everything is saved.
     """
     console = console or Console(quiet=True)
-    device = runtime.pick_device(config.device)
+    config, device = resolve(config)
+    runtime.keep_freed_memory()
     images, validation = load_images(config, "train"), load_images(config, "test")
     plan = Plan(config, len(images))
     channels, height, width = images.shape[1:]
@@ -85,6 +86,17 @@ def train(
     draw_pictures(run, learner.weights, images, validation, config.seed)
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
+
+
+def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
+    """Settle what `auto` means here, so that a resumed run computes as it began.
+
+    Raises:
+        DeviceError: the device or the precision does not exist here.
+    """
+    device = runtime.pick_device(config.device)
+    precision = runtime.pick_precision(config.precision, device)
+    return config.model_copy(update={"device": device.type, "precision": precision}), device
 
 
 class Plan:

@@ -13,6 +13,7 @@ CPU = torch.device("cpu")
 
 
 def learner(**values):
+    values = {"precision": "float32", **values}
     config = TrainConfig(data="digits", latent_dims=3, max_filters=8, **values)
     return Learner(config, config.model((12, 10), 1), CPU)
 
@@ -109,7 +110,9 @@ def test_the_seed_decides_the_weights():
     assert not torch.equal(weights(learner(seed=1)), weights(learner(seed=2)))
 
 
-@pytest.mark.parametrize("values", [{}, {"ema_images": 50}, {"optimizer": "adam"}])
+@pytest.mark.parametrize(
+    "values", [{}, {"ema_images": 50}, {"optimizer": "adam"}, {"precision": "bfloat16"}]
+)
 def test_saved_and_loaded_it_continues_to_the_bit(values, tmp_path):
     one = learner(**values)
     for seed in range(3):
@@ -139,3 +142,13 @@ def test_a_position_moves_to_the_next_epoch():
     position.next_epoch()
     assert position == Position(epoch=3, images=300)
     assert math.isclose(position.seconds, 0.0)
+
+
+def test_bfloat16_is_near_float32_and_keeps_float32_weights():
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        one = learner(precision=precision)
+        losses.append([one.step(*batch(s), rate=0.01, images=0).item() for s in range(5)])
+        assert {p.dtype for p in one.vae.parameters()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.005)

@@ -53,3 +53,37 @@ def test_an_absent_device_names_those_present(monkeypatch):
 
 def test_versions_name_what_a_result_depends_on():
     assert {"python", "convvae", "torch", "numpy"} <= runtime.versions().keys()
+
+
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [({}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16")],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it(able, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert runtime.pick_precision("auto", CPU) == precision
+    for name in ("float32", "bfloat16"):
+        assert runtime.pick_precision(name, CPU) == name
+    assert runtime.pick_precision("auto", torch.device("mps")) == "float32"
+
+
+def test_a_gpu_without_bfloat16_refuses_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    cuda = torch.device("cuda")
+    assert runtime.pick_precision("auto", cuda) == "float32"
+    with pytest.raises(DeviceError, match="--precision float32"):
+        runtime.pick_precision("bfloat16", cuda)
+
+
+def test_autocast_computes_in_its_precision():
+    a = torch.ones(2, 2)
+    with runtime.autocast(CPU, "bfloat16"):
+        assert (a @ a).dtype == torch.bfloat16
+    with runtime.autocast(CPU, "float32"):
+        assert (a @ a).dtype == torch.float32
+
+
+def test_keeping_freed_memory_is_harmless_without_glibc(monkeypatch):
+    runtime.keep_freed_memory()
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _name: object())
+    runtime.keep_freed_memory()

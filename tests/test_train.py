@@ -18,7 +18,7 @@ from convvae.errors import (
     StoppedError,
 )
 from convvae.evaluate import mean_terms
-from convvae.train import Plan, load_images, train
+from convvae.train import Plan, load_images, resolve, train
 
 
 def assert_same_model(a, b):
@@ -97,7 +97,10 @@ def stop_after(monkeypatch, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 6])
-@pytest.mark.parametrize("settings", [{}, {"ema_images": 64, "schedule": "cosine"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"precision": "float32"}, {"precision": "bfloat16", "ema_images": 64, "schedule": "cosine"}],
+)
 def test_stopped_anywhere_and_resumed_it_ends_the_same_to_the_bit(
     steps, settings, tiny_config, tmp_path, monkeypatch
 ):
@@ -107,6 +110,7 @@ def test_stopped_anywhere_and_resumed_it_ends_the_same_to_the_bit(
         stop_after(patch, steps)
         with pytest.raises(StoppedError, match=f"--resume {config.out}"):
             train(config)
+    assert RunFolder(config.out).read_config()["settings"]["precision"] == settings["precision"]
     handler = signal.getsignal(signal.SIGINT)
     resumed = train(config, resume=config.out)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -229,8 +233,9 @@ def test_too_small_images_leave_nothing_behind(tiny_config):
 def test_every_setting_is_printed_at_the_start(tiny_config, capsys):
     train(tiny_config, Console(width=200))
     text = capsys.readouterr().out
-    for name, value in tiny_config.model_dump(mode="json").items():
+    for name, value in resolve(tiny_config)[0].model_dump(mode="json").items():
         assert f"  {name} = {value}\n" in text
+    assert "precision = auto" not in text
     assert "M trainable parameters" in text
     assert "epoch 2/2" in text
     assert "on cpu" in text

@@ -34,9 +34,9 @@ class StridedEncoder(Encoder):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, H, W] -> mu, logvar, each [B, D]."""
-        h = leaky_relu(self.bn1(self.conv1(x)))
-        h = leaky_relu(self.bn2(self.conv2(h)))
-        h = leaky_relu(self.bn3(self.conv3(h)))
+        h = _rectify(self.bn1(self.conv1(x)))
+        h = _rectify(self.bn2(self.conv2(h)))
+        h = _rectify(self.bn3(self.conv3(h)))
         h = h.permute(0, 2, 3, 1).flatten(1)
         return self.proj_mu(h), self.proj_logvar(h)
 
@@ -62,8 +62,8 @@ class UpsampleDecoder(Decoder):
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
         h = self.lin1(z).unflatten(1, self.grid).permute(0, 3, 1, 2)
-        h = leaky_relu(self.bn1(self.upconv1(h)))
-        h = leaky_relu(self.bn2(self.upconv2(h)))
+        h = _rectify(self.bn1(self.upconv1(h)))
+        h = _rectify(self.bn2(self.upconv2(h)))
         return self.crop(self.upconv3(h))
 
 
@@ -90,11 +90,16 @@ class TransposedDecoder(Decoder):
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
         h = self.lin1(z).unflatten(1, self.grid).permute(0, 3, 1, 2)
-        h = leaky_relu(self.bn1(self.conv1(h)))
-        h = leaky_relu(self.bn2(self.conv2(h)))
+        h = _rectify(self.bn1(self.conv1(h)))
+        h = _rectify(self.bn2(self.conv2(h)))
         return self.crop(self.conv3(h))
 
 
 def _double(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
     """A 3x3 transposed convolution that doubles height and width exactly."""
     return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
+
+
+def _rectify(h: Tensor) -> Tensor:
+    """LeakyReLU with slope 0.01, over its input: nothing else needs what went in."""
+    return leaky_relu(h, 0.01, inplace=True)
