@@ -176,6 +176,8 @@ class TrainConfig(Architecture):
     """Peak learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Weight decay of the optimizer."""
+    bias_correction: bool = True
+    """Correct Adam's moments for their start at zero, as all but MLX do."""
     schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
     """Course of the learning rate over the run's images."""
     clip_norm: float | None = Field(default=None, gt=0)

@@ -21,6 +21,8 @@ WARM_UP = 0.3
 """Share of a one-cycle schedule in which the learning rate rises."""
 START_DIVISOR = 25.0
 """A one-cycle schedule starts at its peak learning rate divided by this."""
+BETAS = (0.9, 0.999)
+"""Decay of Adam's first and second moment."""
 
 
 @dataclass
@@ -69,6 +71,17 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     return config.lr * factor
 
 
+def without_bias_correction(step: int) -> float:
+    r"""Factor on the learning rate that undoes Adam's bias correction at a step, from 1.
+
+    Corrected, the update is lr m / (1 - b1^t) / sqrt(v / (1 - b2^t)); uncorrected, lr m / sqrt(v).
+
+    Source: Kingma & Ba 2015, section 3, https://arxiv.org/abs/1412.6980
+    """
+    first, second = BETAS
+    return (1 - first**step) / math.sqrt(1 - second**step)
+
+
 class Learner:
     """A model in training.
 
@@ -112,6 +125,8 @@ class Learner:
         batch_loss.backward()
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
+        if not self.config.bias_correction:
+            rate *= without_bias_correction(images // self.config.batch_size + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -188,7 +203,13 @@ class Learner:
 
 def _optimizer(config: TrainConfig, vae: VAE) -> torch.optim.Optimizer:
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    return kind(vae.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return kind(
+        vae.parameters(),
+        lr=config.lr,
+        betas=BETAS,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 def _zero_head_bias(vae: VAE) -> None:
