@@ -23,7 +23,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from convvae.config import Frozen, ModelConfig
-from convvae.errors import ConfigError, ModelFileError, OutputError, RunExistsError, did_you_mean
+from convvae.errors import (
+    ConfigError,
+    ImageSizeError,
+    ModelFileError,
+    OutputError,
+    RunExistsError,
+    did_you_mean,
+)
 from convvae.files import atomic, make_folder, write_text
 from convvae.model import VAE
 
@@ -45,8 +52,8 @@ class Facts(Frozen):
     """Epochs finished."""
     images: int
     """Images seen in training."""
-    bound: float | None = None
-    """Validation bound at the end, nats per image (evaluation mode, one draw of z)."""
+    bound: float
+    """Validation bound at the end, nats per image (evaluation mode, K draws as in training)."""
     versions: dict[str, str]
     """Versions of convvae and of what it ran on."""
 
@@ -54,8 +61,12 @@ class Facts(Frozen):
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors and a JSON header to a safetensors file, whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"format": FORMAT, **header}, allow_nan=False)
     with atomic(path) as temporary:
-        save_file(plain, temporary, metadata={"convvae": json.dumps({"format": FORMAT, **header})})
+        try:
+            save_file(plain, temporary, metadata={"convvae": text})
+        except SafetensorError as error:
+            raise OutputError(f"cannot write {path}: {error}; is the disk full?") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -82,7 +93,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = json.loads(text)
     except ValueError as error:
         raise ModelFileError(f"{path}: the metadata is not JSON ({error})") from error
-    if header.pop("format", None) != FORMAT:
+    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
         raise ModelFileError(f"{path} was written by another version of convvae; upgrade convvae")
     return tensors, header
 
@@ -130,20 +141,15 @@ def find_model(model: str | Path) -> Path:
     Raises:
         ModelFileError: it is none of them.
     """
-    path = Path(model)
-    if path.is_dir():
-        path = path / MODEL_FILE
-        if not path.exists():
-            raise ModelFileError(f"{path} does not exist: the folder holds no finished epoch yet")
-        return path
-    if path.is_file():
-        return path
-    name = str(model)
-    known = pretrained_models()
+    name, known = str(model), pretrained_models()
+    for path in (Path(model), Path(model) / MODEL_FILE) if name else ():
+        if _is_file(path):
+            return path
     if name in known:
         return known[name]
     raise ModelFileError(
-        f"no model {name!r}: give a run folder, a .safetensors file, or one of the pretrained "
+        f"no model {name!r}: give a run folder with a finished epoch, a .safetensors file, or one "
+        "of the pretrained "
         f"models: {', '.join(known) or 'none'}{did_you_mean(name, known)}"
     )
 
@@ -178,13 +184,22 @@ class RunFolder:
             OutputError: the folder cannot be made.
         """
         run = cls(path)
-        if run.config.exists():
-            raise RunExistsError(
-                f"{path} already holds a run; continue it with `convvae train --resume {path}`, "
-                "or choose another folder with --out"
-            )
+        run.check_free()
         make_folder(run.pictures)
         return run
+
+    def check_free(self) -> None:
+        """Check that the folder holds nothing that a run would write.
+
+        Raises:
+            RunExistsError: it does.
+        """
+        for file in (self.config, self.metrics, self.model, self.resume):
+            if _is_file(file):
+                raise RunExistsError(
+                    f"{self.path} already holds a run ({file.name} is there); continue it with "
+                    f"`convvae train --resume {self.path}`, or choose another folder with --out"
+                )
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -194,7 +209,7 @@ class RunFolder:
             ModelFileError: the folder holds no run that can be continued.
         """
         run = cls(path)
-        if not run.config.exists() or not run.resume.exists():
+        if not _is_file(run.config) or not _is_file(run.resume):
             raise ModelFileError(
                 f"{path} holds no run to resume (config.json and resume.safetensors are needed); "
                 "give the folder that `convvae train` made"
@@ -205,35 +220,51 @@ class RunFolder:
         """The content of `config.json`.
 
         Raises:
-            ConfigError: it is not JSON.
+            ConfigError: it cannot be read, or is not what `convvae train` wrote.
         """
         try:
-            return json.loads(self.config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{self.config} is not valid JSON: {error}") from error
+            content = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.config} cannot be read as JSON: {error}") from error
+        if not isinstance(content, dict) or not {"settings", "ran_on"} <= content.keys():
+            raise ConfigError(f"{self.config} is not what `convvae train` wrote; was it edited?")
+        return content
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(row, allow_nan=False) + "\n")
         except OSError as error:
             raise OutputError(f"cannot write {self.metrics}: {error.strerror}") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out."""
+        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if not self.metrics.exists():
+            return []
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.metrics} cannot be read: {error}") from error
         rows: list[dict[str, Any]] = []
-        if self.metrics.exists():
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError:
-                    break
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
         return rows
 
-    def rewind_metrics(self, images: int) -> None:
-        """Drop the lines written after the run had seen `images` images."""
-        rows = [row for row in self.read_metrics() if row["images"] <= images]
+    def rewind_metrics(self, epochs: int, images: int) -> None:
+        """Drop the lines written after a position: `epochs` finished, `images` seen."""
+        rows = [
+            row
+            for row in self.read_metrics()
+            if row["images"] <= images and (row["event"] != "epoch" or row["epoch"] <= epochs)
+        ]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -246,9 +277,17 @@ def next_run_folder(name: str, root: Path = Path("runs")) -> Path:
     return path
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file is there and its folder may be entered."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _load(path: Path) -> tuple[dict[str, Tensor], Facts]:
     tensors, header = load_tensors(path)
     try:
         return tensors, Facts.checked(header, str(path))
-    except ConfigError as error:
+    except (ConfigError, ImageSizeError) as error:
         raise ModelFileError(f"{error}; the file's metadata is not a model's") from error

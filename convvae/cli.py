@@ -7,6 +7,8 @@ user can mend is one line on stderr and the exit code of its class; `--debug` ad
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,8 +20,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from convvae.config import DeviceName, Frozen, TrainConfig, load_recipe
-from convvae.errors import ConvvaeError, ModelMismatchError, StoppedError, UsageError, did_you_mean
+from convvae.config import DeviceName, Frozen, TrainConfig, UserPath, load_recipe
+from convvae.errors import (
+    ConvvaeError,
+    ModelMismatchError,
+    OutOfMemoryError,
+    StoppedError,
+    UsageError,
+    did_you_mean,
+)
 from convvae.flags import parse, take_option
 
 if TYPE_CHECKING:
@@ -48,9 +57,9 @@ class ModelOptions(Frozen):
 class GenerateOptions(ModelOptions):
     """Write a grid of images decoded from draws of the prior."""
 
-    outfile: Path = Path("samples.png")
+    outfile: UserPath = Path("samples.png")
     """PNG file to write."""
-    count: int = Field(default=128, ge=1)
+    count: int = Field(default=128, ge=1, le=100_000)
     """Number of images."""
     rows: int = Field(default=8, ge=1)
     """Rows of the grid."""
@@ -65,11 +74,11 @@ class ReconstructOptions(ModelOptions):
     """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
     rec_testdata: FlagCreatePairsOff[bool] = False
     """Take test images instead of training images."""
-    data_dir: Path | None = None
+    data_dir: UserPath | None = None
     """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
-    outdir: Path = Path("reconstructions")
+    outdir: UserPath = Path("reconstructions")
     """Folder for reconstructions-train.png or reconstructions-test.png."""
-    count: int = Field(default=64, ge=1)
+    count: int = Field(default=64, ge=1, le=100_000)
     """Number of images, the first of the set."""
     rows: int = Field(default=8, ge=1)
     """Rows of the grid."""
@@ -100,7 +109,7 @@ def train(args: list[str]) -> None:
 
     from convvae.train import train as run_training
 
-    run_training(config, Console(), resume=Path(folder) if folder else None)
+    run_training(config, Console(), resume=None if folder is None else Path(folder))
 
 
 def reconstruct(args: list[str]) -> None:
@@ -174,18 +183,37 @@ def main(words: list[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in args
-    args = _expand([word for word in args if word != "--debug"])
     try:
-        _dispatch(args)
-    except ConvvaeError as error:
+        _dispatch([word for word in args if word != "--debug"])
+    except (ConvvaeError, RuntimeError, MemoryError) as error:
+        known = error if isinstance(error, ConvvaeError) else _memory_error(error)
+        if known is None:
+            raise
         if debug:
             traceback.print_exc()
-        print(f"convvae: {error}", file=sys.stderr)
-        return error.exit_code
+        print(f"convvae: {known}", file=sys.stderr)
+        return known.exit_code
     except KeyboardInterrupt:
         print("convvae: interrupted", file=sys.stderr)
         return StoppedError.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe is gone: be as quiet about it as other commands.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 0
+
+
+def _memory_error(error: Exception) -> OutOfMemoryError | None:
+    """The error to show for a failed allocation of PyTorch or Python; None for any other error."""
+    words = str(error)
+    if not isinstance(error, MemoryError) and not any(
+        sign in words for sign in ("can't allocate memory", "out of memory")
+    ):
+        return None
+    return OutOfMemoryError(
+        "not enough memory; lower --batch-size, --mc-samples, --max-filters, --image-size "
+        "or --count"
+    )
 
 
 def _dispatch(args: list[str]) -> None:
@@ -215,11 +243,6 @@ def overview() -> str:
         "A first run, in under a minute: convvae train digits --image-size 32",
     ]
     return "\n".join(lines)
-
-
-def _expand(args: list[str]) -> list[str]:
-    """Write `--cpu` out as `--device cpu`."""
-    return [word for arg in args for word in (("--device", "cpu") if arg == "--cpu" else (arg,))]
 
 
 def _resumed_config(folder: Path, args: list[str]) -> TrainConfig:

@@ -13,14 +13,26 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from convvae.errors import ConfigError, ImageSizeError, UsageError, did_you_mean
+from convvae.files import expand
 
 MIN_SIDE = 8
 """Smallest image side: three halvings must leave at least one cell."""
+
+MAX_SIDE = 4096
+"""Largest image side: beyond it a single image would not fit the memory of training."""
 
 Network = Literal["upsample", "pooled", "transposed"]
 LikelihoodName = Literal["gaussian", "bernoulli"]
@@ -28,15 +40,17 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Read `64` or `48x80` as (height, width).
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Read `64` or `48x80` as (height, width), `native` as None.
 
     Raises:
         ValueError: the text is not one or two whole numbers joined by `x`.
     """
+    if text == "native":
+        return None
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.lstrip("-").isdecimal() for side in sides):
-        raise ValueError(f"{text!r} is not a size: write 64, or 48x80 for height x width")
+        raise ValueError(f"{text!r} is not a size: write 64, 48x80 (height x width) or native")
     return int(sides[0]), int(sides[-1])
 
 
@@ -56,14 +70,23 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the size if the networks can take it.
 
     Raises:
-        ImageSizeError: a side is below `MIN_SIDE`.
+        ImageSizeError: a side is below `MIN_SIDE` or above `MAX_SIDE`.
     """
     if min(size) < MIN_SIDE:
         raise ImageSizeError(
             f"images of {size[0]}x{size[1]} pixels are too small: the networks need at least "
             f"{MIN_SIDE} a side; enlarge them with --image-size"
         )
+    if max(size) > MAX_SIDE:
+        raise ImageSizeError(
+            f"images of {size[0]}x{size[1]} pixels are too large: at most {MAX_SIDE} a side; "
+            "shrink them with --image-size"
+        )
     return size
+
+
+UserPath = Annotated[Path, AfterValidator(expand)]
+"""A path of the user's, `~` written out."""
 
 
 class Frozen(BaseModel):
@@ -103,9 +126,9 @@ class Architecture(Frozen):
 
     network: Network = "upsample"
     """Encoder and decoder pair."""
-    latent_dims: int = Field(default=8, ge=1)
+    latent_dims: int = Field(default=8, ge=1, le=65_536)
     """Number of latents D."""
-    max_filters: int = Field(default=64, ge=1)
+    max_filters: int = Field(default=64, ge=1, le=4096)
     """Filters of the widest convolution."""
     likelihood: LikelihoodName = "gaussian"
     """p(x|z) of a pixel."""
@@ -150,14 +173,14 @@ class ModelConfig(Architecture):
 
 
 class TrainConfig(Architecture):
-    """One training run, whole: with the same machine and versions it gives the same weights."""
+    """One training run, whole; `convvae train --resume RUN` continues a stopped one."""
 
     data: Positional[str]
     """Images: digits, mnist, fashion-mnist or kmnist."""
     recipe: str | None = None
     """Start from the settings of a recipe; any flag overrides it."""
 
-    data_dir: Path | None = None
+    data_dir: UserPath | None = None
     """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
     limit: int | None = Field(default=None, ge=2)
     """Train on the first so many images."""
@@ -166,7 +189,9 @@ class TrainConfig(Architecture):
 
     epochs: int = Field(default=20, ge=1)
     """Passes over the images."""
-    batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(default=128, ge=2)
+    batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(
+        default=128, ge=2, le=1_000_000
+    )
     """Images a step."""
     drop_last: bool = False
     """Leave out an epoch's last batch when it is incomplete."""
@@ -189,7 +214,7 @@ class TrainConfig(Architecture):
 
     beta: float = Field(default=1.0, ge=0)
     """Weight of the KL term in the loss (the bound is always reported at 1)."""
-    mc_samples: int = Field(default=1, ge=1)
+    mc_samples: int = Field(default=1, ge=1, le=10_000)
     """Latent draws an image, K; their log-likelihoods are averaged."""
 
     seed: int = Field(default=0, ge=0)
@@ -202,7 +227,7 @@ class TrainConfig(Architecture):
     """Record the loss in metrics.jsonl every so many steps."""
     preview: bool = True
     """Draw a picture after every epoch."""
-    out: Path | None = None
+    out: UserPath | None = None
     """Run folder to make (else runs/DATA-RECIPE, numbered)."""
 
     @field_validator("image_size")

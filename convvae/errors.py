@@ -101,6 +101,12 @@ class DeviceError(ConvvaeError):
     exit_code = 15
 
 
+class OutOfMemoryError(ConvvaeError):
+    """The memory of the machine or of the GPU does not suffice."""
+
+    exit_code = 16
+
+
 class StoppedError(ConvvaeError):
     """Training was stopped by Ctrl-C or SIGTERM; everything is saved and `--resume` continues."""
 

@@ -14,7 +14,7 @@ from convvae.model import VAE
 from convvae.objectives import Terms, elbo
 
 BATCH = 1000
-"""Images a batch. The noise is drawn batch by batch, so this is part of a result's definition."""
+"""Decoded images a batch. Noise is drawn batch by batch: this is part of a result's definition."""
 
 
 @contextmanager
@@ -43,8 +43,9 @@ def mean_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> T
     """
     sums = torch.zeros(2, dtype=torch.float64)
     with evaluating(vae):
-        for start in range(0, len(images), BATCH):
-            x = to_unit(images[start : start + BATCH].to(vae.device))
+        batch = max(1, BATCH // mc_samples)
+        for start in range(0, len(images), batch):
+            x = to_unit(images[start : start + batch].to(vae.device))
             shape = (mc_samples, len(x), vae.config.latent_dims)
             eps = runtime.noise(shape, seed, "evaluate", start, vae.device)
             sums += torch.stack([term.cpu().double().sum() for term in elbo(vae, x, eps)])

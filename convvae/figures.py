@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from convvae.data.pixels import to_uint8
+from convvae.errors import OutputError
 from convvae.files import atomic
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ def save_png(path: Path, sheet: Tensor) -> None:
     """Write a picture [C, H, W] of uint8, whole or not at all.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or its name says another format.
     """
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path} would hold a PNG picture; give it a name that ends in .png")
     pixels = sheet.permute(1, 2, 0).contiguous().numpy()
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     assert image.mode == MODES[sheet.shape[0]]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from convvae.errors import OutputError
+from convvae.errors import MissingFolderError, OutputError
 
 _ADVICE = "choose a place that you may write to"
 
@@ -24,6 +24,9 @@ def atomic(path: Path, advice: str = _ADVICE) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made or written; what was at `path` is untouched.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is not a file; {advice}")
     make_folder(path.parent, advice)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -34,6 +37,8 @@ def atomic(path: Path, advice: str = _ADVICE) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise OutputError(_cannot("write", path, error, advice)) from error
@@ -55,6 +60,18 @@ def make_folder(path: Path, advice: str = _ADVICE) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(_cannot("make the folder", path, error, advice)) from error
+
+
+def expand(path: Path) -> Path:
+    """The path with `~` and `~user` written out.
+
+    Raises:
+        MissingFolderError: there is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise MissingFolderError(f"{path}: no home folder of that user; write it out") from error
 
 
 def write_text(path: Path, text: str) -> None:

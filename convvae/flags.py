@@ -34,6 +34,8 @@ def parse(
         SystemExit: help was asked for and printed.
     """
     printed = io.StringIO()
+    if "device" in kind.model_fields:
+        args = _write_out_cpu(args)
     try:
         with contextlib.redirect_stderr(printed):
             values = tyro.cli(
@@ -53,17 +55,32 @@ def take_option(args: list[str], flag: str) -> str | None:
     """Remove `flag VALUE` or `flag=VALUE` from `args` and return the value, None if absent.
 
     Raises:
-        UsageError: the flag is last and has no value.
+        UsageError: the flag has no value, or stands twice.
     """
-    for place, word in enumerate(args):
-        if word == flag:
-            if place + 1 == len(args):
-                raise UsageError(f"{flag} needs a value")
-            del args[place]
-            return args.pop(place)
-        if word.startswith(f"{flag}="):
-            return args.pop(place).partition("=")[2]
-    return None
+    found = [place for place, word in enumerate(args) if word.partition("=")[0] == flag]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise UsageError(f"{flag} is given {len(found)} times; give it once")
+    _, equals, value = args.pop(found[0]).partition("=")
+    if not equals and found[0] < len(args):
+        value = args.pop(found[0])
+    if not value or value.startswith("--"):
+        raise UsageError(f"{flag} needs a value")
+    return value
+
+
+def _write_out_cpu(args: list[str]) -> list[str]:
+    """Write `--cpu` out as `--device cpu`.
+
+    Raises:
+        UsageError: `--device` is there as well.
+    """
+    if "--cpu" not in args:
+        return args
+    if any(word.partition("=")[0] == "--device" for word in args):
+        raise UsageError("--cpu and --device contradict each other; give one")
+    return [word for word in args if word != "--cpu"] + ["--device", "cpu"]
 
 
 def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callable[..., Any]:

@@ -140,6 +140,11 @@ class Learner:
         log_px, kl = (self.sums / position.epoch_images).cpu()
         return Terms(log_px, kl)
 
+    def is_finite(self) -> bool:
+        """Whether every weight and running average is a finite number."""
+        state = self.vae.state_dict().values()
+        return all(bool(value.isfinite().all()) for value in state)
+
     @torch.no_grad()
     def _update_average(self, images: int, batch: int) -> None:
         """Move the average towards the weights, with a half-life counted in images.
@@ -180,8 +185,9 @@ class Learner:
             self._take(tensors)
             return Position(**header["position"])
         except (KeyError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())
             raise ModelFileError(
-                f"{path} does not fit the run's settings ({error}); was config.json edited?"
+                f"{path} does not fit the run's settings ({reason}); was config.json edited?"
             ) from error
 
     def _take(self, tensors: dict[str, Tensor]) -> None:
@@ -196,8 +202,8 @@ class Learner:
             for key, value in part(f"optimizer.{name}").items():
                 # The fused optimiser reads a moment in its parameter's memory layout.
                 like = parameter.detach() if value.shape == parameter.shape else value
-                moment = torch.empty_like(like, dtype=value.dtype).copy_(value)
-                self.optimizer.state[parameter][key] = moment
+                moment = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
+                self.optimizer.state[parameter][key] = moment.copy_(value)
         self.sums.copy_(tensors["sums"])
 
 

@@ -25,15 +25,17 @@ class TrainingDisplay:
         console: Where to show it; `Console(quiet=True)` shows nothing.
         total_images: Images of the whole run.
         epochs: Epochs of the whole run.
+        start: Where the run stands at first.
     """
 
-    def __init__(self, console: Console, total_images: int, epochs: int) -> None:
+    def __init__(self, console: Console, total_images: int, epochs: int, start: Position) -> None:
         self.console = console
         self.total_images = total_images
         self.epochs = epochs
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._last_shown = time.monotonic()
+        self._first_image = start.images
+        self._began = self._last_shown = time.monotonic()
 
     def __enter__(self) -> Self:
         if self.console.is_terminal and not self.console.quiet:
@@ -80,9 +82,7 @@ class TrainingDisplay:
                 self._task, completed=images, epoch=f"{epoch}/{self.epochs}", numbers=numbers
             )
         else:
-            left = (self.total_images - images) / rate
-            share = images / self.total_images
-            self.line(f"  epoch {epoch}/{self.epochs}  {numbers}  {share:.0%}  {left:,.0f} s left")
+            self.line(f"  epoch {epoch}/{self.epochs}  {numbers}  {self._left(images)}")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Show the numbers of a finished epoch: a row of `metrics.jsonl`."""
@@ -96,8 +96,17 @@ class TrainingDisplay:
             parts.append(f"squared error + KL {row['train_squared_error_and_kl']:,.0f}/batch")
         parts.append(f"{row['images_per_second']:,.0f} im/s  {row['seconds']:.1f} s")
         if self._bar:
-            self._bar.update(self._task, completed=row["images"])
+            text = f"loss {row['train_loss']:.2f}  bound {row['train_bound']:.2f}"
+            epoch = f"{row['epoch']}/{self.epochs}"
+            self._bar.update(self._task, completed=row["images"], epoch=epoch, numbers=text)
+        else:
+            parts.append(self._left(row["images"]))
         self.line("  ".join(parts))
+
+    def _left(self, images: int) -> str:
+        """The time to the end of the run, at the pace so far, validation and pictures included."""
+        pace = (time.monotonic() - self._began) / (images - self._first_image)
+        return f"{pace * (self.total_images - images):,.0f} s left"
 
     def line(self, text: str) -> None:
         """Show a line above the bar, never wrapped."""

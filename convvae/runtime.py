@@ -114,9 +114,9 @@ def noise(
 
 @contextmanager
 def seeded(seed: int, stream: str) -> Iterator[None]:
-    """Seed torch's global generator inside the block and put its state back after it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(_mix(seed, zlib.crc32(stream.encode())))
+    """Seed torch's global CPU generator inside the block and put its state back after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_mix(seed, zlib.crc32(stream.encode())))
         yield
 
 

@@ -56,6 +56,9 @@ def train(
     """
     console = console or Console(quiet=True)
     config, device = resolve(config)
+    out = config.out or _default_folder(config)
+    if resume is None:
+        RunFolder(out).check_free()
     runtime.keep_freed_memory()
     images, validation = load_images(config, "train"), load_images(config, "test")
     plan = Plan(config, len(images))
@@ -65,24 +68,27 @@ def train(
     if resume:
         run = RunFolder.open(resume)
         position = learner.load(run.resume)
-        run.rewind_metrics(position.images)
+        if position.epoch > config.epochs:
+            raise ConfigError(f"{resume} has {position.epoch} epochs already; ask for more")
+        run.rewind_metrics(position.epoch, position.images)
     else:
-        run, position = RunFolder.create(config.out or _default_folder(config)), Position()
+        run, position = RunFolder.create(out), Position()
         learner.save(run.resume, position)
-    write_config(run, config, learner.vae.config, device)
+    write_config(run, config, learner.vae.config, device, position)
     announce(console, config, learner.vae, device)
 
     images = images.to(device)
-    with TrainingDisplay(console, plan.total_images, config.epochs) as display, stop_flag() as stop:
+    display = TrainingDisplay(console, plan.total_images, config.epochs, position)
+    with display, stop_flag() as stop:
         while position.epoch < config.epochs:
-            train_epoch(learner, plan, images, position, run, display, stop)
+            train_terms = train_epoch(learner, plan, images, position, run, display, stop)
             if stop.is_set():
                 learner.save(run.resume, position)
                 raise StoppedError(
                     f"stopped in epoch {position.epoch + 1} of {config.epochs}; everything is "
                     f"saved, continue with: convvae train --resume {run.path}"
                 )
-            finish_epoch(learner, validation, position, run, display)
+            finish_epoch(learner, train_terms, validation, position, run, display)
     draw_pictures(run, learner.weights, images, validation, config.seed)
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
@@ -142,8 +148,15 @@ def train_epoch(
     run: RunFolder,
     display: TrainingDisplay,
     stop: threading.Event,
-) -> None:
-    """Train from `position` to the end of its epoch, or until `stop` is set."""
+) -> Terms:
+    """Train from `position` to the end of its epoch, or until `stop` is set.
+
+    Returns:
+        Mean terms over the epoch so far, in training mode.
+
+    Raises:
+        NonFiniteLossError: the loss or a weight became infinite or not a number.
+    """
     config, device = learner.config, images.device
     began = time.monotonic() - position.seconds
     for index in plan.batches(position.epoch)[position.batch :]:
@@ -156,18 +169,28 @@ def train_epoch(
         position.batch += 1
         position.images += len(x)
         position.epoch_images += len(x)
-        position.seconds = time.monotonic() - began
         if position.batch % config.log_every == 0:
             log(run, position, float(batch_loss))
         if display.due():
             means = finite_means(learner, position, run)
+            position.seconds = time.monotonic() - began
             display.running(position, float(loss(means, config.beta)), float(means.bound))
         if stop.is_set():
-            return
+            break
+    # Reading the means waits for the device, so the clock is read after it.
+    means = finite_means(learner, position, run)
+    position.seconds = time.monotonic() - began
+    return means
 
 
 def log(run: RunFolder, position: Position, batch_loss: float) -> None:
-    """Add the loss of a batch to `metrics.jsonl`."""
+    """Add the loss of a batch to `metrics.jsonl`.
+
+    Raises:
+        NonFiniteLossError: it is infinite or not a number.
+    """
+    if not math.isfinite(batch_loss):
+        raise not_finite(f"the loss is {batch_loss}", position, run)
     run.append_metrics(
         {
             "event": "log",
@@ -179,33 +202,46 @@ def log(run: RunFolder, position: Position, batch_loss: float) -> None:
 
 
 def finite_means(learner: Learner, position: Position, run: RunFolder) -> Terms:
-    """Means over the epoch so far.
+    """Mean terms over the epoch so far, when they and the weights are finite.
 
     Raises:
-        NonFiniteLossError: they are infinite or not numbers; the files of the last epoch stay.
+        NonFiniteLossError: they are not.
     """
     means = learner.means(position)
-    if math.isfinite(means.bound):
-        return means
+    value = float(loss(means, learner.config.beta))
+    if not math.isfinite(value):
+        raise not_finite(f"the loss is {value}", position, run)
+    if not learner.is_finite():
+        raise not_finite("a weight is not finite", position, run)
+    return means
+
+
+def not_finite(what: str, position: Position, run: RunFolder) -> NonFiniteLossError:
+    """The error for a number that is infinite or not one; the files of the last epoch stay."""
     kept = run.model if position.epoch else run.resume
-    raise NonFiniteLossError(
-        f"the loss is no longer finite in epoch {position.epoch + 1} (log p(x|z) "
-        f"{float(means.log_px)}, KL {float(means.kl)}); {kept} keeps the weights of epoch "
-        f"{position.epoch}; try a lower --lr, or --clip-norm 1"
+    return NonFiniteLossError(
+        f"{what} in epoch {position.epoch + 1}; {kept} keeps the weights of epoch "
+        f"{position.epoch}; start a new run with a lower --lr or with --clip-norm 1"
     )
 
 
 def finish_epoch(
     learner: Learner,
+    train_terms: Terms,
     validation: Tensor,
     position: Position,
     run: RunFolder,
     display: TrainingDisplay,
 ) -> None:
-    """Validate, record, save and draw at the end of an epoch; then stand at the next one."""
+    """Validate, record, save and draw at the end of an epoch; then stand at the next one.
+
+    Raises:
+        NonFiniteLossError: the bound of the validation images is infinite or not a number.
+    """
     config, vae = learner.config, learner.weights
-    train_terms = finite_means(learner, position, run)
     val_terms = mean_terms(vae, validation, seed=config.seed, mc_samples=config.mc_samples)
+    if not math.isfinite(loss(val_terms, config.beta)):
+        raise not_finite("the loss of the validation images is not finite", position, run)
     row = {
         "event": "epoch",
         "epoch": position.epoch + 1,
@@ -280,14 +316,26 @@ def load_images(config: TrainConfig, split: data.Split) -> Tensor:
 
 
 def write_config(
-    run: RunFolder, config: TrainConfig, model: ModelConfig, device: torch.device
+    run: RunFolder,
+    config: TrainConfig,
+    model: ModelConfig,
+    device: torch.device,
+    position: Position,
 ) -> None:
-    """Write `config.json`: the settings, what they resolved to, and what they ran on."""
+    """Write `config.json`: the settings, what they resolved to, and what they ran on.
+
+    `ran_on` has an entry for the start and one for every time that the run was resumed.
+    """
+    before = run.read_config()["ran_on"] if run.config.exists() else []
+    ran_on = {
+        "from_image": position.images,
+        "device": runtime.describe_device(device),
+        "versions": runtime.versions(),
+    }
     content = {
         "settings": config.model_dump(mode="json"),
         "model": model.model_dump(mode="json"),
-        "device": runtime.describe_device(device),
-        "versions": runtime.versions(),
+        "ran_on": [*before, ran_on],
     }
     write_text(run.config, json.dumps(content, indent=2) + "\n")
 

@@ -106,7 +106,7 @@ def test_a_model_is_a_folder_a_file_or_a_name(saved):
 def test_an_unknown_model_names_what_there_is(tmp_path):
     with pytest.raises(ModelFileError, match="pretrained"):
         find_model("no-such-model")
-    with pytest.raises(ModelFileError, match="no finished epoch"):
+    with pytest.raises(ModelFileError, match="run folder with a finished epoch"):
         find_model(tmp_path)
 
 
@@ -131,11 +131,14 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
 def test_metrics_are_rewound_to_a_position(tmp_path):
     run = RunFolder.create(tmp_path / "run")
     for images in (10, 20, 30):
-        run.append_metrics({"images": images})
+        run.append_metrics({"event": "log", "epoch": images // 10, "images": images})
+        run.append_metrics({"event": "epoch", "epoch": images // 10, "images": images})
     with run.metrics.open("a") as file:
         file.write('{"images": 4')
-    run.rewind_metrics(20)
-    assert [row["images"] for row in run.read_metrics()] == [10, 20]
+    run.rewind_metrics(epochs=1, images=20)
+    assert [(row["event"], row["images"]) for row in run.read_metrics()] == [
+        ("log", 10), ("epoch", 10), ("log", 20),
+    ]  # fmt: skip
 
 
 def test_default_folders_are_numbered(tmp_path):

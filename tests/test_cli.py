@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -176,6 +177,14 @@ def test_reconstruct_real_mnist_with_a_pretrained_name(here, mnist_dir, capsys):
         (errors.UsageError, ["train", "digits", "--epochs", "ten"], "--epochs"),
         (errors.UsageError, ["train", "digits", "--recipe", "mlx-vae"], "mlx-cvae"),
         (errors.UsageError, ["train", "--resume"], "--resume needs a value"),
+        (errors.UsageError, ["train", "--resume", ""], "--resume needs a value"),
+        (errors.UsageError, ["train", "--resume", "--epochs", "3"], "--resume needs a value"),
+        (errors.UsageError, ["train", "digits", "--recipe", "a", "--recipe", "b"], "2 times"),
+        (errors.UsageError, ["train", "digits", "--cpu", "--device", "cuda"], "contradict"),
+        (errors.MissingFolderError, ["train", "mnist", "--data-dir", "~no-one/x"], "~no-one"),
+        (errors.ConfigError, ["train", "digits", "--mc-samples", "100000000"], "mc_samples"),
+        (errors.ImageSizeError, ["train", "digits", "--image-size", "99999"], "too large"),
+        (errors.ModelFileError, ["info", ""], "no model ''"),
         (errors.UnknownDataError, ["train", "mnits"], "mnist"),
         (errors.MissingFolderError, ["train", "mnist", "--data-dir", "nowhere"], "nowhere"),
         (errors.ConfigError, ["train", "digits", "--max_filters", "30"], "divisible by 4"),
@@ -243,6 +252,56 @@ def test_an_unwritable_output(here, finished_run, capsys):
 def test_a_taken_run_folder(here, finished_run, capsys):
     line = fails(capsys, errors.RunExistsError, "train", "digits", "--out", finished_run.path)
     assert "--resume" in line
+
+
+def test_a_picture_that_is_not_named_png(here, finished_run, capsys):
+    fails(capsys, errors.OutputError, "generate", finished_run.path, "--outfile=a.jpg")
+    assert not any(here.iterdir())
+
+
+def test_a_folder_named_like_a_pretrained_model_does_not_hide_it(here):
+    (here / "mlx-cvae").mkdir()
+    assert main(["info", "mlx-cvae"]) == 0
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{"])
+def test_a_damaged_run_folder(text, here, finished_run, capsys):
+    shutil.copytree(finished_run.path, here / "run")
+    (here / "run" / "config.json").write_text(text)
+    fails(capsys, errors.ConfigError, "train", "--resume", "run")
+
+
+def test_a_run_whose_settings_were_edited(here, finished_run, capsys):
+    shutil.copytree(finished_run.path, here / "run")
+    config = here / "run" / "config.json"
+    config.write_text(config.read_text().replace('"max_filters": 8', '"max_filters": 16'))
+    fails(capsys, errors.ModelFileError, "train", "--resume", "run")
+
+
+def test_a_failed_allocation_is_one_line(here, finished_run, capsys, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+    monkeypatch.setattr("convvae.evaluate.generate", full)
+    line = fails(capsys, errors.OutOfMemoryError, "generate", finished_run.path)
+    assert "--count" in line
+
+
+def test_any_other_error_of_ours_is_not_hidden(finished_run, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("convvae.evaluate.generate", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["generate", str(finished_run.path)])
+
+
+def test_a_closed_pipe_is_quiet(finished_run):
+    command = f"{sys.executable} -c 'from convvae.cli import main; main()' info {finished_run.path}"
+    done = subprocess.run(
+        f"{command} --json | true", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
 
 
 def test_debug_adds_the_traceback(capsys):

@@ -61,6 +61,7 @@ def test_help_shows_every_field_with_its_words(capsys, monkeypatch):
         train_flags("--help")
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
+    assert "--resume RUN" in text
     for name, field in TrainConfig.model_fields.items():
         if name != "data":
             assert f"--{name.replace('_', '-')}" in text
@@ -76,3 +77,12 @@ def test_options_are_taken_out_in_both_spellings():
     assert args == ["a", "b"]
     with pytest.raises(UsageError, match="--resume needs a value"):
         take_option(["--resume"], "--resume")
+
+
+def test_native_undoes_a_recipes_size():
+    assert train_flags("mnist", "--image-size", "native", image_size=(64, 64)).image_size is None
+
+
+def test_paths_of_the_user_are_written_out(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert train_flags("mnist", "--out=~/run").out == Path("/home/someone/run")

@@ -12,8 +12,8 @@ PACKAGE = Path(convvae.__file__).parent
 # From the top of the house to its bottom; each room with the rooms it may import.
 MAY_IMPORT = {
     "errors": set(),
-    "config": {"errors"},
     "files": {"errors"},
+    "config": {"errors", "files"},
     "runtime": {"errors"},
     "distributions": set(),
     "networks": set(),
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "objectives": {"config", "distributions", "model"},
     "checkpoint": {"errors", "config", "files", "model"},
     "evaluate": {"runtime", "data", "model", "objectives"},
-    "figures": {"files", "data", "model"},
+    "figures": {"errors", "files", "data", "model"},
     "learner": {"errors", "config", "runtime", "model", "objectives", "checkpoint"},
     "progress": {"learner"},
     "train": {

@@ -6,7 +6,7 @@ import torch
 
 from convvae.config import TrainConfig
 from convvae.errors import ModelFileError
-from convvae.learner import Learner, Position, learning_rate
+from convvae.learner import Learner, Position, learning_rate, without_bias_correction
 from convvae.objectives import elbo, loss
 
 CPU = torch.device("cpu")
@@ -133,8 +133,35 @@ def test_saved_and_loaded_it_continues_to_the_bit(values, tmp_path):
 def test_a_state_of_other_settings_is_refused(tmp_path):
     learner().save(tmp_path / "state", Position())
     config = TrainConfig(data="digits", latent_dims=4, max_filters=8)
-    with pytest.raises(ModelFileError, match="does not fit the run's settings"):
+    with pytest.raises(ModelFileError, match="does not fit the run's settings") as caught:
         Learner(config, config.model((12, 10), 1), CPU).load(tmp_path / "state")
+    assert "\n" not in str(caught.value)
+
+
+def test_uncorrected_steps_are_those_of_adam_without_bias_correction():
+    factors = [without_bias_correction(step) for step in (1, 2, 10_000)]
+    b1, b2 = 0.9, 0.999
+    assert factors[0] == pytest.approx((1 - b1) / (1 - b2) ** 0.5)
+    assert factors[1] == pytest.approx((1 - b1**2) / (1 - b2**2) ** 0.5)
+    assert factors[2] == pytest.approx(1.0, abs=1e-4)
+
+    one, other = learner(bias_correction=False, weight_decay=0.0), learner()
+    x, eps = batch()
+    loss(elbo(other.vae, x, eps)).backward()
+    for name, parameter in other.vae.named_parameters():
+        gradient = parameter.grad
+        step = 0.01 * 0.1 * gradient / ((0.001 * gradient**2) ** 0.5 + 1e-8)
+        parameter.data -= step.where(gradient.abs() > 1e-3, torch.zeros(()))
+        assert name
+    one.step(x, eps, rate=0.01, images=0)
+    torch.testing.assert_close(elbo(one.vae, x, eps), elbo(other.vae, x, eps), rtol=2e-3, atol=2e-2)
+
+
+def test_a_learner_knows_when_a_weight_is_not_finite():
+    one = learner()
+    assert one.is_finite()
+    one.vae.encoder.bn1.running_var.data[0] = float("inf")
+    assert not one.is_finite()
 
 
 def test_a_position_moves_to_the_next_epoch():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from convvae.data.idx import decompress
 from convvae.errors import ChecksumError, CorruptDataError, DownloadError
-from convvae.files import atomic, make_folder
+from convvae.files import atomic, expand, make_folder
 
 if TYPE_CHECKING:
     from requests import RequestException
@@ -25,7 +25,7 @@ _CHUNK = 1 << 16
 def cache_folder() -> Path:
     """Where downloads are kept: the folder in CONVVAE_CACHE, else the user's cache folder."""
     if named := os.environ.get("CONVVAE_CACHE"):
-        return Path(named).expanduser()
+        return expand(Path(named))
     import pooch
 
     return Path(pooch.os_cache("convvae"))

@@ -13,6 +13,7 @@ from convvae.data.download import cache_folder, download
 from convvae.data.images import ImageSet, Split
 from convvae.data.published import PUBLISHED, PublishedFile, PublishedSet, read_published
 from convvae.errors import ConfigError, MissingFolderError, UnknownDataError, did_you_mean
+from convvae.files import expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,7 @@ def _named_folder(data_dir: Path | None) -> Path | None:
         if not (value := os.environ.get("CONVVAE_DATA")):
             return None
         named, source = Path(value), "the folder in CONVVAE_DATA"
-    folder = Path(named).expanduser()
+    folder = expand(Path(named))
     if not folder.is_dir():
         raise MissingFolderError(f"{source}, {folder}, is no folder; create it or name another")
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from convvae.networks.base import Decoder, Encoder, cells
+from convvae.networks.base import Decoder, Encoder, cells, he_uniform
 from convvae.networks.upconv import UpConv2d
 
 STRIDE = 8
@@ -29,6 +29,8 @@ class StridedEncoder(Encoder):
         self.bn2 = nn.BatchNorm2d(filters // 2)
         self.conv3 = nn.Conv2d(filters // 2, filters, 3, stride=2, padding=1)
         self.bn3 = nn.BatchNorm2d(filters)
+        for layer in (self.conv1, self.conv2, self.conv3):
+            he_uniform(layer, fan_in=9 * layer.in_channels)
         self.proj_mu = nn.Linear(h * w * filters, latent_dims)
         self.proj_logvar = nn.Linear(h * w * filters, latent_dims)
 
@@ -58,6 +60,8 @@ class UpsampleDecoder(Decoder):
         self.upconv2 = UpConv2d(filters // 2, filters // 4)
         self.bn2 = nn.BatchNorm2d(filters // 4)
         self.upconv3 = UpConv2d(filters // 4, channels)
+        for layer in (self.upconv1, self.upconv2):
+            he_uniform(layer, fan_in=9 * layer.in_channels)
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
@@ -86,6 +90,8 @@ class TransposedDecoder(Decoder):
         self.conv2 = _double(filters // 2, filters // 4)
         self.bn2 = nn.BatchNorm2d(filters // 4)
         self.conv3 = _double(filters // 4, channels)
+        for layer in (self.conv1, self.conv2):
+            he_uniform(layer, fan_in=9 / 4 * layer.in_channels)
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
