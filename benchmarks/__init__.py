@@ -1,1 +1,1 @@
-"""Measurements of convvae against its peers; each is a command, `python -m benchmarks.NAME`."""
+"""Measurements of convvae, alone and beside its peers: commands, `python -m benchmarks.NAME`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 ENVIRONMENTS = FOLDER / ".envs"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class PeerError(Exception):
@@ -63,6 +64,11 @@ def run(
     if done.returncode:
         raise PeerError(reason(done.stderr) or f"ended with code {done.returncode}")
     return done.stdout
+
+
+def thread_settings(threads: int) -> dict[str, str]:
+    """Environment variables that have a program compute with so many threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 def reason(stderr: str) -> str:

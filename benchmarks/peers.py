@@ -9,7 +9,6 @@ docs/performance.md for what is timed.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import shlex
@@ -20,14 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import machine
-from benchmarks.environments import PeerError, interpreter, run
+from benchmarks import report
+from benchmarks.environments import PeerError, interpreter, run, thread_settings
 from benchmarks.summary import HEADER, summarise
 from benchmarks.workers.common import available_cores
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,6 @@ class Options:
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Read the command line."""
-    here = Path(__file__).parent
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default: all")
     parser.add_argument("--rounds", type=int, default=3)
@@ -107,7 +102,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=available_cores(), help="default: all cores")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("CONVVAE_DATA"))
-    parser.add_argument("--out", type=Path, default=here / "results" / "peers.json")
+    parser.add_argument("--out", type=Path, default=report.RESULTS / "peers.json")
     given = parser.parse_args(arguments)
     given.peers = given.peers.split(",")
     if unknown := [name for name in given.peers if name not in PEERS]:
@@ -120,9 +115,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 def measure(options: Options, console: Console) -> dict[str, Any]:
     """Run every peer, round by round; a peer that fails is left out of the rounds to come."""
-    started = machine.facts()
-    if started["load_average"] > machine.QUIET_LOAD:
-        console.print(f"the machine is busy (load {started['load_average']}): numbers will be off")
+    result = report.begin("peers", options.command(), console)
     peers: dict[str, dict[str, Any]] = {
         name: {"what": PEERS[name].what, "rounds": [], "error": None} for name in options.peers
     }
@@ -131,10 +124,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
             if record["error"] is None:
                 _measure_once(options, name, number, record, console)
     return {
-        "benchmark": "peers",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": options.command(),
-        "machine": started,
+        **result,
         "rounds": options.rounds,
         "threads": options.threads,
         "batch_size": options.batch_size,
@@ -151,9 +141,7 @@ def _measure_once(
         row = work(PEERS[name], options)
     except PeerError as error:
         record["error"] = str(error).replace(str(options.data_dir), "DATA")
-        console.print(
-            f"round {number + 1}  {name}: {record['error']}", soft_wrap=True, markup=False
-        )
+        report.say(console, f"round {number + 1}  {name}: {record['error']}")
         return
     record["rounds"].append({"round": number, **row})
     console.print(f"round {number + 1}  {name}: {row['images_per_second']:,.1f} images/s")
@@ -169,33 +157,26 @@ def work(peer: Peer, options: Options) -> dict[str, Any]:
     command += ["--images", str(options.images_of(peer.name))]
     command += ["--batch-size", str(options.batch_size), "--threads", str(options.threads)]
     command += ["--data-dir", str(options.data_dir)]
-    printed = run(command, dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
+    printed = run(command, thread_settings(options.threads))
     return json.loads(printed.splitlines()[-1])
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print the table."""
-    console.print(machine.describe(result["machine"]), soft_wrap=True)
-    table = Table()
-    for index, title in enumerate(HEADER):
-        table.add_column(title, justify="right" if index else "left")
-    for summary in summarise(result):
-        table.add_row(summary.name, *summary.cells())
-    console.print(table)
-    for summary in summarise(result):
-        if summary.error:
-            console.print(f"{summary.name}: {summary.error}", soft_wrap=True, markup=False)
+    summaries = summarise(result)
+    report.show(console, result, HEADER, [[item.name, *item.cells()] for item in summaries])
+    for item in summaries:
+        if item.error:
+            report.say(console, f"{item.name}: {item.error}")
 
 
 def main() -> None:
     """Measure, print and write."""
     options = parse()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = report.console()
     result = measure(options, console)
     show(result, console)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    console.print(f"wrote {options.out}", soft_wrap=True)
+    report.write(console, result, options.out)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from benchmarks.summary import HEADER, summarise
+from benchmarks.report import RESULTS
+from benchmarks.summary import (
+    AGREE_HEADER,
+    ENGINE_HEADER,
+    HEADER,
+    QUALITY_HEADER,
+    agree_rows,
+    failures,
+    quality_rows,
+    summarise,
+    summarise_engine,
+    verdicts,
+)
 
-RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
@@ -25,23 +36,66 @@ def peers_table(result: dict[str, Any]) -> str:
     """The side-by-side comparison, its machine, versions and command."""
     summaries = summarise(result)
     rows = [[f"`{item.name}`: {item.what}", *item.cells()] for item in summaries]
-    lines = [markdown(HEADER, rows), ""]
-    lines += [f"`{item.name}` is incomplete: {item.error}\n" for item in summaries if item.error]
     images = ", ".join(f"{name} {n:,}" for name, n in result["images"].items())
-    lines += [
-        f"{result['date']}, {result['rounds']} interleaved rounds, threads {result['threads']}, "
-        f"batch {result['batch_size']}; median (lowest–highest). Images timed a round: {images}.",
-        "",
-        f"Machine: {describe(result['machine'])}.",
-        "",
-        f"Versions: {versions(result)}.",
-        "",
-        f"Command: `{result['command']}`",
-    ]
-    return "\n".join(lines)
+    return page_part(
+        result,
+        markdown(HEADER, rows),
+        [f"`{item.name}` is incomplete: {item.error}" for item in summaries if item.error],
+        f"{result['rounds']} interleaved rounds, threads {result['threads']}, batch "
+        f"{result['batch_size']}; median (lowest–highest). Images timed a round: {images}.",
+        (row for peer in result["peers"].values() for row in peer["rounds"]),
+    )
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"peers.json": peers_table}
+def engine_table(result: dict[str, Any]) -> str:
+    """The variants of the training step, and the ceilings that they are held against."""
+    summaries = summarise_engine(result)
+    rows = [[f"`{item.name}`: {item.what}", *item.cells()] for item in summaries]
+    ceilings = ", ".join(
+        f"{max(found):,.0f} GFLOP/s in {name}" for name, found in result["ceiling_gflops"].items()
+    )
+    return page_part(
+        result,
+        markdown(ENGINE_HEADER, rows),
+        [
+            *(f"`{item.name}` was skipped: {item.error}" for item in summaries if item.error),
+            f"Counted: {result['flops_per_image']:,} operations an image. Ceiling: {ceilings}.",
+        ],
+        f"{result['rounds']} rounds of {result['steps']} steps in turn, threads "
+        f"{result['threads']}, batch {result['batch_size']}, {result['images']}; median "
+        "(lowest–highest).",
+        [result],
+    )
+
+
+def quality_table(result: dict[str, Any]) -> str:
+    """The race to the target."""
+    return page_part(
+        result,
+        markdown(QUALITY_HEADER, quality_rows(result)),
+        failures(result),
+        f"Target {result['target']:g}, threads {result['threads']}; mean (lowest–highest).",
+        [result],
+    )
+
+
+def agree_table(result: dict[str, Any]) -> str:
+    """Validation bounds in float32 and bfloat16, nats an image."""
+    return page_part(
+        result,
+        markdown(AGREE_HEADER, agree_rows(result)),
+        [*verdicts(result), *failures(result)],
+        f"Threads {result['threads']}; mean (lowest–highest).",
+        [result],
+    )
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "peers.json": peers_table,
+    "engine.json": engine_table,
+    "quality.json": quality_table,
+    "agree.json": agree_table,
+}
 """Result file -> the function that makes its part of the page."""
 
 
@@ -51,10 +105,36 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, marks, *rows))
 
 
-def versions(result: dict[str, Any]) -> str:
-    """The versions of every package that a peer ran with, each once."""
-    rows = [row for peer in result["peers"].values() for row in peer["rounds"]]
-    found = {f"{name} {number}" for row in rows for name, number in row["versions"].items()}
+def page_part(
+    result: dict[str, Any],
+    table: str,
+    remarks: Iterable[str],
+    conditions: str,
+    ran_with: Iterable[dict[str, Any]],
+) -> str:
+    """A table with what belongs to every table: date, machine, versions, command.
+
+    Arguments:
+        result: Content of the result file.
+        table: In Markdown.
+        remarks: Sentences, a paragraph each.
+        conditions: How it was measured.
+        ran_with: Records that have the versions of packages.
+    """
+    paragraphs = [
+        table,
+        *remarks,
+        f"{result['date']}. {conditions}",
+        f"Machine: {describe(result['machine'])}.",
+        f"Versions: {versions(ran_with)}.",
+        f"Command: `{result['command']}`",
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def versions(records: Iterable[dict[str, Any]]) -> str:
+    """The versions of every package in some records, each once."""
+    found = {f"{name} {number}" for row in records for name, number in row["versions"].items()}
     return ", ".join(sorted(found))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import convvae
 from convvae import errors
+from convvae.checkpoint import RunFolder
 from convvae.cli import main
 from convvae.config import Network, recipes
 
@@ -79,6 +80,23 @@ def test_the_tree_names_every_module_and_only_those():
         if not path.name.startswith(("_", ".")) and path.name != "py.typed"
     }
     assert listed == present
+
+
+def test_the_results_are_those_of_the_recorded_runs():
+    runs = {
+        "mlx-cvae": ROOT / "convvae" / "pretrained" / "mlx-cvae",
+        "lux-cvae": ROOT / "benchmarks" / "results" / "lux-cvae-5000",
+    }
+    rows = re.findall(r"^\| `(\S+)`.*? \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
+    assert len(rows) == 6
+    for name, epoch, published, ours in rows:
+        recorded = next(
+            row["train_squared_error_and_kl"]
+            for row in RunFolder(runs[name]).read_metrics()
+            if (row["event"], row["epoch"]) == ("epoch", int(epoch))
+        )
+        assert ours == f"{recorded:,.0f}", (name, epoch)
+        assert recorded <= float(published.replace(",", ""))
 
 
 def test_every_network_and_recipe_is_in_the_readme():

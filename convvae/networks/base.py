@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
@@ -59,19 +58,6 @@ class Decoder(nn.Module, ABC):
         """Cut an output of whole cells to the image size, [B, C, H, W]."""
         height, width = self.image_size
         return x[..., :height, :width]
-
-
-def he_uniform(layer: nn.Conv2d | nn.ConvTranspose2d, fan_in: float) -> None:
-    """Draw weights of variance 2 / fan_in, which keeps a signal's size through rectified layers.
-
-    Arguments:
-        layer: The layer, changed in place; its bias is left alone.
-        fan_in: Inputs that an output sums over.
-
-    Source: He et al. 2015, https://arxiv.org/abs/1502.01852
-    """
-    bound = math.sqrt(6 / fan_in)
-    nn.init.uniform_(layer.weight, -bound, bound)
 
 
 def cells(image_size: tuple[int, int], stride: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from convvae.networks.base import Decoder, Encoder, cells, he_uniform
+from convvae.networks.base import Decoder, Encoder, cells
 from convvae.networks.upconv import UpConv2d
 
 STRIDE = 8
@@ -29,8 +29,6 @@ class StridedEncoder(Encoder):
         self.bn2 = nn.BatchNorm2d(filters // 2)
         self.conv3 = nn.Conv2d(filters // 2, filters, 3, stride=2, padding=1)
         self.bn3 = nn.BatchNorm2d(filters)
-        for layer in (self.conv1, self.conv2, self.conv3):
-            he_uniform(layer, fan_in=9 * layer.in_channels)
         self.proj_mu = nn.Linear(h * w * filters, latent_dims)
         self.proj_logvar = nn.Linear(h * w * filters, latent_dims)
 
@@ -54,14 +52,12 @@ class UpsampleDecoder(Decoder):
     ) -> None:
         super().__init__(image_size, channels, filters, latent_dims)
         self.grid = (*cells(image_size, STRIDE), filters)
-        self.lin1 = nn.Linear(latent_dims, self.grid[0] * self.grid[1] * filters)
+        self.lin1 = _fan_out(latent_dims, self.grid[0] * self.grid[1] * filters)
         self.upconv1 = UpConv2d(filters, filters // 2)
         self.bn1 = nn.BatchNorm2d(filters // 2)
         self.upconv2 = UpConv2d(filters // 2, filters // 4)
         self.bn2 = nn.BatchNorm2d(filters // 4)
         self.upconv3 = UpConv2d(filters // 4, channels)
-        for layer in (self.upconv1, self.upconv2):
-            he_uniform(layer, fan_in=9 * layer.in_channels)
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
@@ -84,14 +80,12 @@ class TransposedDecoder(Decoder):
     ) -> None:
         super().__init__(image_size, channels, filters, latent_dims)
         self.grid = (*cells(image_size, STRIDE), filters)
-        self.lin1 = nn.Linear(latent_dims, self.grid[0] * self.grid[1] * filters)
+        self.lin1 = _fan_out(latent_dims, self.grid[0] * self.grid[1] * filters)
         self.conv1 = _double(filters, filters // 2)
         self.bn1 = nn.BatchNorm2d(filters // 2)
         self.conv2 = _double(filters // 2, filters // 4)
         self.bn2 = nn.BatchNorm2d(filters // 4)
         self.conv3 = _double(filters // 4, channels)
-        for layer in (self.conv1, self.conv2):
-            he_uniform(layer, fan_in=9 / 4 * layer.in_channels)
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
@@ -99,6 +93,19 @@ class TransposedDecoder(Decoder):
         h = _rectify(self.bn1(self.conv1(h)))
         h = _rectify(self.bn2(self.conv2(h)))
         return self.crop(self.conv3(h))
+
+
+def _fan_out(latent_dims: int, features: int) -> nn.Linear:
+    """The linear layer out of the latents, its weights drawn for both of its unequal sides.
+
+    With few inputs and thousands of outputs, weights drawn for the inputs alone are so large that
+    training spends its first epochs on unlearning them.
+
+    Source: Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html
+    """
+    layer = nn.Linear(latent_dims, features)
+    nn.init.xavier_uniform_(layer.weight)
+    return layer
 
 
 def _double(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
