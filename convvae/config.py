@@ -211,6 +211,8 @@ class TrainConfig(Architecture):
     """Average the weights over the run, with this half-life in images."""
     head_bias: Literal["uniform", "zero"] = "uniform"
     """Start of the biases of the mean and log-variance heads."""
+    output_bias: Literal["uniform", "mean"] = "uniform"
+    """Start of the decoder's last bias; mean makes it the mean pixel of the images."""
 
     beta: float = Field(default=1.0, ge=0)
     """Weight of the KL term in the loss (the bound is always reported at 1)."""

@@ -104,6 +104,17 @@ class Learner:
         self.sums = torch.zeros(2, device=device, dtype=_wide(device))
         """Sums of log_px and kl over the epoch under way."""
 
+    @torch.no_grad()
+    def start_at(self, mean: Tensor) -> None:
+        """Set the decoder's last bias so that p(x|z) starts near a mean pixel.
+
+        Arguments:
+            mean: Mean intensity of each channel, shape [C], in [0, 1].
+        """
+        for vae in (self.vae, self.average):
+            if vae is not None:
+                vae.decoder.output_bias.copy_(mean.clamp(0.01, 0.99).logit())
+
     @property
     def weights(self) -> VAE:
         """The model to use: the averaged one if the run averages, else the trained one."""

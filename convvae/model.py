@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from convvae.config import ModelConfig
 from convvae.distributions import DiagonalGaussian, Likelihood, StandardNormal, likelihood
-from convvae.networks import NETWORKS
+from convvae.networks import NETWORKS, Decoder, Encoder
 
 LOGVAR_RANGE = (-20.0, 10.0)
 """Log-variances are clamped to this range, so that exp(logvar) neither overflows nor vanishes."""
@@ -34,8 +34,8 @@ class VAE(nn.Module):
         self.config = config
         pair = NETWORKS[config.network]
         sizes = (config.image_size, config.channels, config.max_filters, config.latent_dims)
-        self.encoder = pair.encoder(*sizes)
-        self.decoder = pair.decoder(*sizes)
+        self.encoder: Encoder = pair.encoder(*sizes)
+        self.decoder: Decoder = pair.decoder(*sizes)
         self.prior = StandardNormal(config.latent_dims)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:

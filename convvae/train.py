@@ -73,6 +73,8 @@ def train(
         run.rewind_metrics(position.epoch, position.images)
     else:
         run, position = RunFolder.create(out), Position()
+        if config.output_bias == "mean":
+            learner.start_at(mean_pixel(images))
         learner.save(run.resume, position)
     write_config(run, config, learner.vae.config, device, position)
     announce(console, config, learner.vae, device)
@@ -313,6 +315,12 @@ def load_images(config: TrainConfig, split: data.Split) -> Tensor:
     limit = config.limit if split == "train" else None
     images = data.load(config.data, split, data_dir=config.data_dir, limit=limit).images
     return images if config.image_size is None else data.resize(images, config.image_size)
+
+
+def mean_pixel(images: Tensor) -> Tensor:
+    """Mean intensity of each channel in [0, 1], shape [C], of images uint8 [N, C, H, W]."""
+    sums = torch.stack([part.sum((0, 2, 3)) for part in images.split(1000)]).sum(0)
+    return (sums / (255 * images[:, 0].numel())).float()
 
 
 def write_config(

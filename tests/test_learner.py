@@ -105,6 +105,15 @@ def test_zero_head_biases():
     assert pooled.proj_mu[0].bias.any()
 
 
+@pytest.mark.parametrize("network", ["upsample", "transposed", "pooled"])
+def test_a_start_at_the_mean_pixel(network):
+    one = learner(network=network, ema_images=100)
+    one.start_at(torch.tensor([0.2]))
+    for vae in (one.vae, one.average):
+        assert vae is not None
+        assert vae.decoder.output_bias.sigmoid().tolist() == pytest.approx([0.2])
+
+
 def test_the_seed_decides_the_weights():
     assert torch.equal(weights(learner(seed=1)), weights(learner(seed=1)))
     assert not torch.equal(weights(learner(seed=1)), weights(learner(seed=2)))

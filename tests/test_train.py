@@ -19,7 +19,7 @@ from convvae.errors import (
     StoppedError,
 )
 from convvae.evaluate import mean_terms
-from convvae.train import Plan, load_images, resolve, train
+from convvae.train import Plan, load_images, mean_pixel, resolve, train
 
 
 def assert_same_model(a, b):
@@ -283,6 +283,11 @@ def test_images_are_limited_and_resized(tiny_config):
     assert len(load_images(config, "test")) > 300
 
 
+def test_the_mean_pixel_is_of_each_channel():
+    images = torch.randint(0, 256, (2500, 3, 8, 9), dtype=torch.uint8)
+    torch.testing.assert_close(mean_pixel(images), (images / 255).mean((0, 2, 3)))
+
+
 def test_too_small_images_leave_nothing_behind(tiny_config):
     with pytest.raises(ImageSizeError):
         train(tiny_config.model_copy(update={"image_size": (4, 4)}))
@@ -305,7 +310,13 @@ def test_every_setting_is_printed_at_the_start(tiny_config, capsys):
     [
         {"network": "pooled", "likelihood": "bernoulli", "mc_samples": 3, "optimizer": "adam"},
         {"network": "transposed", "clip_norm": 1.0, "schedule": "one-cycle", "beta": 4.0},
-        {"drop_last": True, "head_bias": "zero", "preview": False, "ema_images": 100},
+        {
+            "drop_last": True,
+            "head_bias": "zero",
+            "output_bias": "mean",
+            "preview": False,
+            "ema_images": 100,
+        },
     ],
 )
 def test_combinations_of_settings_train(settings, tiny_config):

@@ -2,11 +2,11 @@
 
     python -m benchmarks.workers.convvae --images 1280
 
-Two epochs over the same images, in the precision that convvae chooses for this processor (the result
-names it); the first is the warm-up, and the second gives the speed that convvae records itself: order,
-gathering, noise, step and progress display, from the first batch to the last. Reading and resizing the
-images are timed apart, as the setup, by the functions that the command calls. Validation and saving
-after an epoch, which no other peer does, are not timed.
+Two epochs over the same images, in the precision that convvae chooses for this processor (the
+result names it); the first is the warm-up, and the second gives the speed that convvae records
+itself: order, gathering, noise, step and progress display, from the first batch to the last.
+Reading and resizing the images are timed apart, as the setup, by the functions that the command
+calls. Validation and saving after an epoch, which no other peer does, are not timed.
 """
 
 from __future__ import annotations

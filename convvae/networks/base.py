@@ -50,6 +50,11 @@ class Decoder(nn.Module, ABC):
         super().__init__()
         self.image_size = image_size
 
+    @property
+    @abstractmethod
+    def output_bias(self) -> Tensor:
+        """Bias of the last layer, [C]: what the raw output is where the features say nothing."""
+
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""

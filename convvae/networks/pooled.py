@@ -73,6 +73,12 @@ class PooledDecoder(Decoder):
         self.bn3 = nn.BatchNorm2d(filters)
         self.conv2 = _double(filters, channels)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """Bias of the last layer, [C]."""
+        assert self.conv2.bias is not None
+        return self.conv2.bias
+
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
         h = self.bn1(self.lin1(z)).relu()

@@ -59,6 +59,12 @@ class UpsampleDecoder(Decoder):
         self.bn2 = nn.BatchNorm2d(filters // 4)
         self.upconv3 = UpConv2d(filters // 4, channels)
 
+    @property
+    def output_bias(self) -> Tensor:
+        """Bias of the last layer, [C]."""
+        assert self.upconv3.bias is not None
+        return self.upconv3.bias
+
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
         h = self.lin1(z).unflatten(1, self.grid).permute(0, 3, 1, 2)
@@ -86,6 +92,12 @@ class TransposedDecoder(Decoder):
         self.conv2 = _double(filters // 2, filters // 4)
         self.bn2 = nn.BatchNorm2d(filters // 4)
         self.conv3 = _double(filters // 4, channels)
+
+    @property
+    def output_bias(self) -> Tensor:
+        """Bias of the last layer, [C]."""
+        assert self.conv3.bias is not None
+        return self.conv3.bias
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> raw output [B, C, H, W]."""
