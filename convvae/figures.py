@@ -107,7 +107,7 @@ def save_png(path: Path, sheet: Tensor) -> None:
 def loss_curve(rows: Iterable[Mapping[str, Any]]) -> Figure:
     """The loss over training, from the lines of `metrics.jsonl`.
 
-    The thin line is the running loss between epochs, the thick ones are the mean of each epoch in
+    The thin line is the loss of single batches, the thick ones are the mean of each epoch in
     training mode and the loss of the validation images in evaluation mode: nats per image.
     """
     from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def loss_curve(rows: Iterable[Mapping[str, Any]]) -> Figure:
             [row["loss"] for row in logs],
             color="#9ecae1",
             linewidth=0.8,
-            label="training, between epochs",
+            label="training, single batches",
         )
     axes.plot(
         thousands,

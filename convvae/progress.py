@@ -105,6 +105,8 @@ class TrainingDisplay:
 
     def _left(self, images: int) -> str:
         """The time to the end of the run, at the pace so far, validation and pictures included."""
+        if images == self._first_image:
+            return "time left not known yet"
         pace = (time.monotonic() - self._began) / (images - self._first_image)
         return f"{pace * (self.total_images - images):,.0f} s left"
 

@@ -33,7 +33,7 @@ def commands():
 def shortened(words):
     """A training command with little to do: few images, one epoch, small images."""
     if words[0] == "train" and "--resume" not in words:
-        return [*words, "--limit", "64", "--epochs", "1", "--max-filters", "8", "--no-preview"]
+        return [*words, "--limit", "128", "--epochs", "1", "--max-filters", "8", "--no-preview"]
     return words
 
 

@@ -83,9 +83,15 @@ def test_pictures_of_every_channel_count(channels, mode, tmp_path):
 
 
 def test_the_same_sheet_gives_the_same_bytes(tmp_path):
-    for name in "ab":
-        save_png(tmp_path / name, grid(numbered(9)))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    paths = [tmp_path / "a.png", tmp_path / "b.PNG"]
+    for path in paths:
+        save_png(path, grid(numbered(9)))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_another_format_than_png_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"ends in \.png"):
+        save_png(tmp_path / "a.jpg", grid(numbered(2)))
 
 
 def test_an_unwritable_place_is_named(tmp_path):
@@ -105,7 +111,7 @@ def test_the_loss_curve_shows_every_row_with_its_unit(tmp_path):
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines["training, mean of the epoch"] == [[0.1, 10.0], [0.2, 8.0]]
     assert lines["validation"] == [[0.1, 9.0], [0.2, 8.5]]
-    assert lines["training, between epochs"] == [[0.05, 12.0]]
+    assert lines["training, single batches"] == [[0.05, 12.0]]
     assert axes.get_ylabel() == "loss, nats per image"
     save_figure(tmp_path / "loss.png", figure)
     with Image.open(tmp_path / "loss.png") as image:

@@ -157,11 +157,10 @@ def test_uncorrected_steps_are_those_of_adam_without_bias_correction():
     one, other = learner(bias_correction=False, weight_decay=0.0), learner()
     x, eps = batch()
     loss(elbo(other.vae, x, eps)).backward()
-    for name, parameter in other.vae.named_parameters():
+    for parameter in other.vae.parameters():
         gradient = parameter.grad
-        step = 0.01 * 0.1 * gradient / ((0.001 * gradient**2) ** 0.5 + 1e-8)
-        parameter.data -= step.where(gradient.abs() > 1e-3, torch.zeros(()))
-        assert name
+        assert gradient is not None
+        parameter.data -= 0.01 * 0.1 * gradient / ((0.001 * gradient**2) ** 0.5 + 1e-8)
     one.step(x, eps, rate=0.01, images=0)
     torch.testing.assert_close(elbo(one.vae, x, eps), elbo(other.vae, x, eps), rtol=2e-3, atol=2e-2)
 

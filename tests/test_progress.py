@@ -60,6 +60,11 @@ def test_plain_lines_give_the_rate_and_the_time_left_at_the_pace_since_the_start
     assert lines[1].endswith("33.3 s  40 s left")
 
 
+def test_an_epoch_that_was_finished_by_resuming_has_no_pace_yet():
+    text = shown(False, lambda display: display.epoch(ROW | {"images": START.images}))
+    assert text.endswith("33.3 s  time left not known yet\n")
+
+
 def test_on_a_terminal_a_short_epoch_still_moves_the_bar():
     assert "loss 105.25  bound -105.25" in shown(True, lambda display: display.epoch(ROW))
 

@@ -142,8 +142,8 @@ from convvae.config import TrainConfig, load_recipe
 from convvae.data.pixels import to_unit
 from convvae import train as module
 finish = module.finish_epoch
-def finish_and_die(learner, validation, position, run, display):
-    finish(learner, validation, position, run, display)
+def finish_and_die(learner, terms, validation, position, run, display):
+    finish(learner, terms, validation, position, run, display)
     if position.epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 module.finish_epoch = finish_and_die
