@@ -17,8 +17,8 @@ endif
 
 demo: .venv/ready
 	rm -rf demo
-	$(BIN)/convvae train digits --image-size 32 --max-filters 32 --epochs 60 --schedule one-cycle \
-		--lr 4e-3 --batch-size 64 --no-preview --out demo
+	$(BIN)/convvae train digits --image-size 32 --latent-dims 6 --variance 0.2 --epochs 100 \
+		--batch-size 64 --lr 4e-3 --schedule one-cycle --no-preview --out demo
 	$(BIN)/convvae info demo
 	@echo "look at demo/pictures/: reconstructions-test.png, samples.png, joint.png, loss.png"
 
