@@ -244,9 +244,13 @@ def test_a_truncated_model_file(here, finished_run, capsys):
 def test_an_unwritable_output(here, finished_run, capsys):
     (here / "file").write_text("")
     run = finished_run.path
-    fails(capsys, errors.OutputError, "generate", run, "--outfile=file/a.png")
-    fails(capsys, errors.OutputError, "reconstruct", run, "--outdir=file/sub")
-    fails(capsys, errors.OutputError, "train", "digits", *QUICK, "--out=file/run")
+    for words in (
+        ["generate", run, "--outfile=file/a.png"],
+        ["reconstruct", run, "--outdir=file/sub"],
+        ["train", "digits", *QUICK, "--out=file/run"],
+    ):
+        assert "cannot" in fails(capsys, errors.OutputError, *words)
+    assert (here / "file").read_text() == ""
 
 
 def test_a_taken_run_folder(here, finished_run, capsys):
@@ -268,14 +272,15 @@ def test_a_folder_named_like_a_pretrained_model_does_not_hide_it(here):
 def test_a_damaged_run_folder(text, here, finished_run, capsys):
     shutil.copytree(finished_run.path, here / "run")
     (here / "run" / "config.json").write_text(text)
-    fails(capsys, errors.ConfigError, "train", "--resume", "run")
+    assert "config.json" in fails(capsys, errors.ConfigError, "train", "--resume", "run")
 
 
 def test_a_run_whose_settings_were_edited(here, finished_run, capsys):
     shutil.copytree(finished_run.path, here / "run")
     config = here / "run" / "config.json"
     config.write_text(config.read_text().replace('"max_filters": 8', '"max_filters": 16'))
-    fails(capsys, errors.ModelFileError, "train", "--resume", "run")
+    line = fails(capsys, errors.ModelFileError, "train", "--resume", "run")
+    assert "was config.json edited?" in line
 
 
 def test_a_failed_allocation_is_one_line(here, finished_run, capsys, monkeypatch):

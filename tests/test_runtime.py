@@ -83,7 +83,17 @@ def test_autocast_computes_in_its_precision():
         assert (a @ a).dtype == torch.float32
 
 
-def test_keeping_freed_memory_is_harmless_without_glibc(monkeypatch):
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    calls = {}
+
+    class Library:
+        @staticmethod
+        def mallopt(parameter, value):
+            calls[parameter] = value
+
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _name: Library)
     runtime.keep_freed_memory()
+    assert calls == {-1: 1 << 30, -3: 1 << 30}
     monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _name: object())
     runtime.keep_freed_memory()
+    assert len(calls) == 2
