@@ -2,8 +2,8 @@
 
     CONVVAE_DATA=FOLDER python -m benchmarks.engine [--rounds 7] [--steps 20] [--threads 2]
 
-Every variant takes one step in turn, in one process, so that whatever else slows the machine slows
-every variant. See docs/performance.md for what is timed and what is counted.
+Every variant takes some steps in turn, in one process, so that whatever else slows the machine
+slows every variant. See docs/performance.md for what is timed and what is counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import os
 import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -68,8 +67,8 @@ class Variant:
         """
         if self.precision == "bfloat16" and runtime.pick_precision("auto", CPU) != "bfloat16":
             raise SkippedError("this processor does not compute in bfloat16 natively")
-        if self.compiled and not shutil.which(compiler()):
-            raise SkippedError(f"torch.compile needs a C++ compiler; {compiler()} is not there")
+        if self.compiled and not shutil.which(runtime.cpp_compiler()):
+            raise SkippedError(f"no C++ compiler: {runtime.cpp_compiler()} is not there")
 
 
 VARIANTS = {
@@ -131,11 +130,6 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return Options(**vars(given))
 
 
-def compiler() -> str:
-    """The C++ compiler that torch.compile calls on a CPU."""
-    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-
-
 def settings(precision: str, batch_size: int) -> TrainConfig:
     """The recipe of the model, in whole batches, with nothing left to `auto`."""
     asked = {"precision": precision, "device": "cpu", "batch_size": batch_size, "drop_last": True}
@@ -192,7 +186,7 @@ class Runner:
         seen = self.steps * config.batch_size
         x = to_unit(self.images[self.batches[self.steps % len(self.batches)]])
         shape = (config.mc_samples, len(x), config.latent_dims)
-        eps = runtime.noise(shape, config.seed, "train", seen, CPU)
+        eps = runtime.noise(shape, config.seed, "train", seen)
         self.learner.step(x, eps, config.lr, seen)
         self.steps += 1
         return time.perf_counter() - began
@@ -230,7 +224,7 @@ def warm_up(variant: Variant, images: Tensor, batch_size: int) -> tuple[Runner, 
 
 
 def measure(options: Options, console: Console) -> dict[str, Any]:
-    """Warm every variant up, then time them in turn, step by step, round by round."""
+    """Warm every variant up, then time them in turn, round by round."""
     result = report.begin("engine", options.command(), console)
     use_cores(options.threads)
     torch.set_num_threads(options.threads)
@@ -280,11 +274,14 @@ def _start(
 
 
 def take_turns(runners: dict[str, Runner], steps: int) -> dict[str, float]:
-    """Seconds that each runner takes for so many steps, one step of each in turn."""
-    seconds = dict.fromkeys(runners, 0.0)
-    for _ in range(steps):
-        for name, runner in runners.items():
-            seconds[name] += runner.step()
+    """Seconds that each runner takes for so many steps, runner after runner.
+
+    A first step of each is not timed: it finds the caches full of its predecessor's tensors.
+    """
+    seconds: dict[str, float] = {}
+    for name, runner in runners.items():
+        runner.step()
+        seconds[name] = sum(runner.step() for _ in range(steps))
     return seconds
 
 

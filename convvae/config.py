@@ -38,6 +38,7 @@ Network = Literal["upsample", "pooled", "transposed"]
 LikelihoodName = Literal["gaussian", "bernoulli"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
+CompileName = Literal["auto", "on", "off"]
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
@@ -225,6 +226,8 @@ class TrainConfig(Architecture):
     """Where to compute (--cpu is short for --device cpu)."""
     precision: PrecisionName = "auto"
     """Of the networks in training; auto is bfloat16 where the processor computes it natively."""
+    compile: CompileName = "auto"
+    """Compile the networks with torch.compile; auto is off: where measured, it did not pay."""
     log_every: int = Field(default=100, ge=1)
     """Record the loss in metrics.jsonl every so many steps."""
     preview: bool = True

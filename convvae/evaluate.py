@@ -47,7 +47,7 @@ def mean_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> T
         for start in range(0, len(images), batch):
             x = to_unit(images[start : start + batch].to(vae.device))
             shape = (mc_samples, len(x), vae.config.latent_dims)
-            eps = runtime.noise(shape, seed, "evaluate", start, vae.device)
+            eps = runtime.noise(shape, seed, "evaluate", start).to(vae.device)
             sums += torch.stack([term.cpu().double().sum() for term in elbo(vae, x, eps)])
     log_px, kl = sums / len(images)
     return Terms(log_px, kl)

@@ -82,6 +82,16 @@ def without_bias_correction(step: int) -> float:
     return (1 - first**step) / math.sqrt(1 - second**step)
 
 
+def averaging_share(half_life: int, images: int, batch: int) -> float:
+    """How far a step moves the average towards the weights, with a half-life counted in images.
+
+    The half-life is at most 5% of the images seen, so that the start is forgotten.
+
+    Source: Karras et al. 2022, appendix, https://arxiv.org/abs/2206.00364
+    """
+    return 1 - 0.5 ** (batch / min(half_life, 0.05 * images))
+
+
 class Learner:
     """A model in training.
 
@@ -100,7 +110,8 @@ class Learner:
         vae.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.vae = vae.train()
         self.average = copy.deepcopy(self.vae).eval() if config.ema_images else None
-        self.optimizer = _optimizer(config, self.vae)
+        self.rate, self.share = torch.zeros(2, device=device).unbind()
+        self.optimizer = _optimizer(config, self.vae, self.rate)
         self.sums = torch.zeros(2, device=device, dtype=_wide(device))
         """Sums of log_px and kl over the epoch under way."""
 
@@ -129,6 +140,25 @@ class Learner:
             rate: Learning rate.
             images: Images seen before this step.
         """
+        self.set_pace(rate, images, len(x))
+        return self.update(x, eps)
+
+    def set_pace(self, rate: float, images: int, batch: int) -> None:
+        """Set what changes from step to step besides the batch: learning rate, averaging share.
+
+        Arguments:
+            rate: Learning rate.
+            images: Images seen before the step.
+            batch: Images in its batch.
+        """
+        if not self.config.bias_correction:
+            rate *= without_bias_correction(images // self.config.batch_size + 1)
+        self.rate.fill_(rate)
+        if self.config.ema_images is not None:
+            self.share.fill_(averaging_share(self.config.ema_images, images + batch, batch))
+
+    def update(self, x: Tensor, eps: Tensor) -> Tensor:
+        """The step itself, at the pace set before: nothing in it waits for the device."""
         with runtime.autocast(x.device, self.config.precision):
             terms = elbo(self.vae, x, eps)
         batch_loss = loss(terms, self.config.beta)
@@ -136,13 +166,9 @@ class Learner:
         batch_loss.backward()
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
-        if not self.config.bias_correction:
-            rate *= without_bias_correction(images // self.config.batch_size + 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.optimizer.step()
         if self.average is not None:
-            self._update_average(images + len(x), len(x))
+            self._update_average(self.average)
         self.sums += torch.stack([terms.log_px.detach().sum(), terms.kl.detach().sum()])
         return batch_loss.detach()
 
@@ -157,20 +183,13 @@ class Learner:
         return all(bool(value.isfinite().all()) for value in state)
 
     @torch.no_grad()
-    def _update_average(self, images: int, batch: int) -> None:
-        """Move the average towards the weights, with a half-life counted in images.
-
-        The half-life is at most 5% of the images seen, so that the start is forgotten.
-        Source: Karras et al. 2022, appendix, https://arxiv.org/abs/2206.00364
-        """
-        assert self.average is not None
-        assert self.config.ema_images is not None
-        share = 1 - 0.5 ** (batch / min(self.config.ema_images, 0.05 * images))
+    def _update_average(self, average: VAE) -> None:
+        """Move the average towards the weights by the share set before."""
         for mean, value in zip(
-            self.average.state_dict().values(), self.vae.state_dict().values(), strict=True
+            average.state_dict().values(), self.vae.state_dict().values(), strict=True
         ):
             if mean.is_floating_point():
-                mean.lerp_(value, share)
+                mean.lerp_(value, self.share)
             else:
                 mean.copy_(value)
 
@@ -218,14 +237,16 @@ class Learner:
         self.sums.copy_(tensors["sums"])
 
 
-def _optimizer(config: TrainConfig, vae: VAE) -> torch.optim.Optimizer:
+def _optimizer(config: TrainConfig, vae: VAE, rate: Tensor) -> torch.optim.Optimizer:
+    """The optimiser of a run; its learning rate is a tensor, which a recorded step can read."""
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     return kind(
         vae.parameters(),
-        lr=config.lr,
+        lr=rate,
         betas=BETAS,
         weight_decay=config.weight_decay,
         fused=True,
+        capturable=rate.is_cuda,
     )
 
 

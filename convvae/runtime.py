@@ -8,15 +8,18 @@ made on the CPU: every device sees the same numbers.
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import shutil
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convvae.errors import DeviceError
 
@@ -79,6 +82,47 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, never)
 
 
+def on_side_stream(work: Callable[[], None]) -> None:
+    """Run work as it must be run before it is recorded: on a stream of its own, on a GPU."""
+    if not torch.cuda.is_available():
+        work()
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def record_graph(work: Callable[[], None]) -> Callable[[], None]:
+    """Record work on fixed tensors as a CUDA graph, undone; calling the result does it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def compile_networks(*networks: nn.Module) -> None:
+    """Have networks compiled by torch.compile, in place, when they first run.
+
+    Raises:
+        DeviceError: there is no C++ compiler.
+    """
+    compiler = cpp_compiler()
+    if shutil.which(compiler) is None:
+        raise DeviceError(
+            f"--compile on needs a C++ compiler and {compiler} is not there; install it, "
+            "name yours in $CXX, or use --compile off"
+        )
+    for network in networks:
+        network.compile()
+
+
+def cpp_compiler() -> str:
+    """The C++ compiler that torch.compile calls."""
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
+
 def describe_device(device: torch.device) -> str:
     """The device in words, such as `cpu, AMD EPYC, 2 threads`."""
     if device.type == "cuda":
@@ -104,12 +148,9 @@ def generator(seed: int, stream: str, position: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(_mix(seed, *key))
 
 
-def noise(
-    shape: tuple[int, ...], seed: int, stream: str, position: int, device: torch.device
-) -> Tensor:
-    """Standard normal draws, a function of (seed, stream, position) alone; `shape`, float32."""
-    draws = torch.randn(shape, generator=generator(seed, stream, position))
-    return draws.to(device, non_blocking=True)
+def noise(shape: tuple[int, ...], seed: int, stream: str, position: int) -> Tensor:
+    """Standard normal draws, a function of (seed, stream, position) alone: float32, on the CPU."""
+    return torch.randn(shape, generator=generator(seed, stream, position))
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from rich.console import Console
 from torch import Tensor
 
 from convvae import data, figures, runtime
+from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
-from convvae.data.pixels import to_unit
 from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluate import generate, mean_terms, reconstruct
 from convvae.files import write_text
@@ -65,6 +65,8 @@ def train(
     channels, height, width = images.shape[1:]
     learner = Learner(config, config.model((height, width), channels), device)
 
+    if config.compile == "on":
+        runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)
     if resume:
         run = RunFolder.open(resume)
         position = learner.load(run.resume)
@@ -76,14 +78,14 @@ def train(
         if config.output_bias == "mean":
             learner.start_at(mean_pixel(images))
         learner.save(run.resume, position)
-    write_config(run, config, learner.vae.config, device, position)
+    step = make_step(learner, images.to(device))
+    write_config(run, config, learner.vae.config, device, step.engine, position)
     announce(console, config, learner.vae, device)
 
-    images = images.to(device)
     display = TrainingDisplay(console, plan.total_images, config.epochs, position)
     with display, stop_flag() as stop:
         while position.epoch < config.epochs:
-            train_terms = train_epoch(learner, plan, images, position, run, display, stop)
+            train_terms = train_epoch(learner, step, plan, position, run, display, stop)
             if stop.is_set():
                 learner.save(run.resume, position)
                 raise StoppedError(
@@ -103,8 +105,12 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
         DeviceError: the device or the precision does not exist here.
     """
     device = runtime.pick_device(config.device)
-    precision = runtime.pick_precision(config.precision, device)
-    return config.model_copy(update={"device": device.type, "precision": precision}), device
+    settled = {
+        "device": device.type,
+        "precision": runtime.pick_precision(config.precision, device),
+        "compile": "off" if config.compile == "auto" else config.compile,
+    }
+    return config.model_copy(update=settled), device
 
 
 class Plan:
@@ -144,8 +150,8 @@ class Plan:
 
 def train_epoch(
     learner: Learner,
+    step: Step,
     plan: Plan,
-    images: Tensor,
     position: Position,
     run: RunFolder,
     display: TrainingDisplay,
@@ -159,20 +165,20 @@ def train_epoch(
     Raises:
         NonFiniteLossError: the loss or a weight became infinite or not a number.
     """
-    config, device = learner.config, images.device
+    config = learner.config
+    losses: list[tuple[int, Tensor]] = []
     began = time.monotonic() - position.seconds
     for index in plan.batches(position.epoch)[position.batch :]:
-        x = to_unit(images[index.to(device)])
-        shape = (config.mc_samples, len(x), config.latent_dims)
-        eps = runtime.noise(shape, config.seed, "train", position.images, device)
+        shape = (config.mc_samples, len(index), config.latent_dims)
+        eps = runtime.noise(shape, config.seed, "train", position.images)
         rate = learning_rate(config, position.images / plan.total_images)
-        batch_loss = learner.step(x, eps, rate, position.images)
+        batch_loss = step(index, eps, rate, position.images)
 
         position.batch += 1
-        position.images += len(x)
-        position.epoch_images += len(x)
+        position.images += len(index)
+        position.epoch_images += len(index)
         if position.batch % config.log_every == 0:
-            log(run, position, float(batch_loss))
+            losses.append((position.images, batch_loss))
         if display.due():
             means = finite_means(learner, position, run)
             position.seconds = time.monotonic() - began
@@ -182,25 +188,14 @@ def train_epoch(
     # Reading the means waits for the device, so the clock is read after it.
     means = finite_means(learner, position, run)
     position.seconds = time.monotonic() - began
+    for seen, batch_loss in losses:
+        log(run, position.epoch + 1, seen, float(batch_loss))
     return means
 
 
-def log(run: RunFolder, position: Position, batch_loss: float) -> None:
-    """Add the loss of a batch to `metrics.jsonl`.
-
-    Raises:
-        NonFiniteLossError: it is infinite or not a number.
-    """
-    if not math.isfinite(batch_loss):
-        raise not_finite(f"the loss is {batch_loss}", position, run)
-    run.append_metrics(
-        {
-            "event": "log",
-            "epoch": position.epoch + 1,
-            "images": position.images,
-            "loss": batch_loss,
-        }
-    )
+def log(run: RunFolder, epoch: int, images: int, batch_loss: float) -> None:
+    """Add the loss of a batch, in nats per image, to `metrics.jsonl`."""
+    run.append_metrics({"event": "log", "epoch": epoch, "images": images, "loss": batch_loss})
 
 
 def finite_means(learner: Learner, position: Position, run: RunFolder) -> Terms:
@@ -328,6 +323,7 @@ def write_config(
     config: TrainConfig,
     model: ModelConfig,
     device: torch.device,
+    engine: str,
     position: Position,
 ) -> None:
     """Write `config.json`: the settings, what they resolved to, and what they ran on.
@@ -338,6 +334,7 @@ def write_config(
     ran_on = {
         "from_image": position.images,
         "device": runtime.describe_device(device),
+        "engine": engine,
         "versions": runtime.versions(),
     }
     content = {

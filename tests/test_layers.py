@@ -24,10 +24,11 @@ MAY_IMPORT = {
     "evaluate": {"runtime", "data", "model", "objectives"},
     "figures": {"errors", "files", "data", "model"},
     "learner": {"errors", "config", "runtime", "model", "objectives", "checkpoint"},
+    "captured": {"data", "runtime", "learner"},
     "progress": {"learner"},
     "train": {
         "errors", "config", "files", "runtime", "data", "model", "objectives", "checkpoint",
-        "evaluate", "figures", "learner", "progress",
+        "evaluate", "figures", "learner", "captured", "progress",
     },
     "flags": {"errors", "config"},
 }  # fmt: skip

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -8,21 +10,21 @@ CPU = torch.device("cpu")
 
 
 def test_noise_is_a_function_of_seed_stream_and_position():
-    draw = runtime.noise((2, 3), 7, "train", 128, CPU)
-    assert torch.equal(draw, runtime.noise((2, 3), 7, "train", 128, CPU))
+    draw = runtime.noise((2, 3), 7, "train", 128)
+    assert torch.equal(draw, runtime.noise((2, 3), 7, "train", 128))
     for other in [(8, "train", 128), (7, "evaluate", 128), (7, "train", 256)]:
-        assert not torch.equal(draw, runtime.noise((2, 3), *other, CPU))
+        assert not torch.equal(draw, runtime.noise((2, 3), *other))
 
 
 def test_noise_is_standard_normal_across_positions():
-    draws = torch.cat([runtime.noise((64,), 0, "train", place, CPU) for place in range(2000)])
+    draws = torch.cat([runtime.noise((64,), 0, "train", place) for place in range(2000)])
     assert abs(draws.mean().item()) < 0.02
     assert abs(draws.std().item() - 1) < 0.02
 
 
 def test_noise_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    runtime.noise((5,), 0, "train", 0, CPU)
+    runtime.noise((5,), 0, "train", 0)
     with runtime.seeded(3, "weights"):
         torch.randn(4)
     assert torch.equal(before, torch.get_rng_state())
@@ -97,3 +99,25 @@ def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
     monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _name: object())
     runtime.keep_freed_memory()
     assert len(calls) == 2
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(DeviceError, match=r"no-such-compiler is not there; install it, .*off"):
+        runtime.compile_networks(torch.nn.Linear(1, 1))
+
+
+def test_every_network_is_compiled(monkeypatch):
+    asked = []
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(self))
+    networks = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
+    runtime.compile_networks(*networks)
+    assert asked == networks
+
+
+def test_without_a_gpu_side_work_runs_at_once(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = []
+    runtime.on_side_stream(lambda: done.append(1))
+    assert done == [1]

@@ -1,0 +1,121 @@
+"""A training step recorded once and replayed, so that a GPU never waits for Python.
+
+A step of a small model is a few hundred kernels of a few microseconds each, and launching them one
+by one takes longer than running them. A CUDA graph launches all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from convvae import runtime
+from convvae.data.pixels import to_unit
+from convvae.learner import Learner
+
+WARM_UP = 3
+"""Steps taken before the recording, in which libraries choose their kernels and make buffers."""
+
+Record = Callable[[Callable[[], None]], Callable[[], None]]
+"""Takes a computation on fixed tensors and returns what repeats it."""
+
+
+class Step(Protocol):
+    """A training step on images resident on the device."""
+
+    engine: str
+    """How the step is launched, for the record of a run."""
+
+    def __call__(self, index: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+        """Take the step and return its loss, a scalar on the device, in nats per image.
+
+        Arguments:
+            index: Which images make up the batch, shape [B].
+            eps: Standard normal noise, shape [K, B, D].
+            rate: Learning rate.
+            images: Images seen before this step.
+        """
+        ...
+
+
+class PlainStep:
+    """A step launched kernel by kernel.
+
+    Arguments:
+        learner: What learns.
+        images: uint8, shape [N, C, H, W], on the learner's device.
+    """
+
+    engine = "eager"
+
+    def __init__(self, learner: Learner, images: Tensor) -> None:
+        self.learner = learner
+        self.images = images
+
+    def __call__(self, index: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+        """Take the step."""
+        device = self.images.device
+        x = to_unit(self.images[index.to(device, non_blocking=True)])
+        return self.learner.step(x, eps.to(device, non_blocking=True), rate, images)
+
+
+class CapturedStep:
+    """A step recorded as a graph and replayed; what differs between steps is copied in before.
+
+    The first steps, and batches of another size than a whole one, are taken kernel by kernel: every
+    step is a step of the run, and the mathematics is that of `PlainStep`.
+
+    Arguments:
+        learner: What learns.
+        images: uint8, shape [N, C, H, W], on the learner's device.
+        record: Makes the graph; `runtime.record_graph` on a GPU.
+    """
+
+    engine = "cuda graph"
+
+    def __init__(
+        self, learner: Learner, images: Tensor, record: Record = runtime.record_graph
+    ) -> None:
+        self.plain = PlainStep(learner, images)
+        self.record = record
+        config, device = learner.config, images.device
+        shape = (config.mc_samples, config.batch_size, config.latent_dims)
+        self.index = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
+        self.eps = torch.zeros(shape, device=device)
+        self.loss = torch.zeros((), device=device)
+        self.warm_up = WARM_UP
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, index: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+        """Take the step."""
+        if len(index) != len(self.index):
+            return self.plain(index, eps, rate, images)
+        self.plain.learner.set_pace(rate, images, len(index))
+        self.index.copy_(index, non_blocking=True)
+        self.eps.copy_(eps, non_blocking=True)
+        if self.warm_up:
+            self.warm_up -= 1
+            runtime.on_side_stream(self._update)
+        else:
+            # Recording runs nothing: the step is taken by the replay.
+            self.replay = self.replay or self.record(self._update)
+            self.replay()
+        return self.loss.clone()
+
+    def _update(self) -> None:
+        x = to_unit(self.plain.images[self.index])
+        self.loss.copy_(self.plain.learner.update(x, self.eps))
+
+
+def make_step(learner: Learner, images: Tensor) -> Step:
+    """The step for a device: recorded on a GPU of NVIDIA's kind, plain elsewhere.
+
+    Arguments:
+        learner: What learns.
+        images: uint8, shape [N, C, H, W], on the learner's device.
+    """
+    kind = CapturedStep if images.is_cuda else PlainStep
+    return kind(learner, images)
