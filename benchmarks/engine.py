@@ -33,7 +33,7 @@ from convvae import data, runtime
 from convvae.config import ModelConfig, TrainConfig, load_recipe
 from convvae.data.pixels import to_unit
 from convvae.errors import ConvvaeError
-from convvae.learner import Learner
+from convvae.learner import Learner, Pace
 from convvae.model import VAE
 from convvae.objectives import elbo, loss
 from convvae.train import Plan
@@ -187,7 +187,7 @@ class Runner:
         x = to_unit(self.images[self.batches[self.steps % len(self.batches)]])
         shape = (config.mc_samples, len(x), config.latent_dims)
         eps = runtime.noise(shape, config.seed, "train", seen)
-        self.learner.step(x, eps, config.lr, seen)
+        self.learner.step(x, eps, Pace(config.lr, config.beta, seen))
         self.steps += 1
         return time.perf_counter() - began
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.data.pixels import to_unit
-from convvae.learner import Learner
+from convvae.learner import Learner, Pace
 
 WARM_UP = 3
 """Steps taken before the recording, in which libraries choose their kernels and make buffers."""
@@ -28,15 +28,16 @@ class Step(Protocol):
 
     engine: str
     """How the step is launched, for the record of a run."""
+    images: Tensor
+    """uint8 [N, C, H, W] on the device; a run may write others over them."""
 
-    def __call__(self, index: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+    def __call__(self, index: Tensor, eps: Tensor, pace: Pace) -> Tensor:
         """Take the step and return its loss, a scalar on the device, in nats per image.
 
         Arguments:
             index: Which images make up the batch, shape [B].
             eps: Standard normal noise, shape [K, B, D].
-            rate: Learning rate.
-            images: Images seen before this step.
+            pace: Where the run stands.
         """
         ...
 
@@ -55,11 +56,11 @@ class PlainStep:
         self.learner = learner
         self.images = images
 
-    def __call__(self, index: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+    def __call__(self, index: Tensor, eps: Tensor, pace: Pace) -> Tensor:
         """Take the step."""
         device = self.images.device
         x = to_unit(self.images[index.to(device, non_blocking=True)])
-        return self.learner.step(x, eps.to(device, non_blocking=True), rate, images)
+        return self.learner.step(x, eps.to(device, non_blocking=True), pace)
 
 
 class CapturedStep:
@@ -80,6 +81,7 @@ class CapturedStep:
         self, learner: Learner, images: Tensor, record: Record = runtime.record_graph
     ) -> None:
         self.plain = PlainStep(learner, images)
+        self.images = images
         self.record = record
         config, device = learner.config, images.device
         shape = (config.mc_samples, config.batch_size, config.latent_dims)
@@ -89,11 +91,11 @@ class CapturedStep:
         self.warm_up = WARM_UP
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self, index: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+    def __call__(self, index: Tensor, eps: Tensor, pace: Pace) -> Tensor:
         """Take the step."""
         if len(index) != len(self.index):
-            return self.plain(index, eps, rate, images)
-        self.plain.learner.set_pace(rate, images, len(index))
+            return self.plain(index, eps, pace)
+        self.plain.learner.set_pace(pace, len(index))
         self.index.copy_(index, non_blocking=True)
         self.eps.copy_(eps, non_blocking=True)
         if self.warm_up:
@@ -106,7 +108,7 @@ class CapturedStep:
         return self.loss.clone()
 
     def _update(self) -> None:
-        x = to_unit(self.plain.images[self.index])
+        x = to_unit(self.images[self.index])
         self.loss.copy_(self.plain.learner.update(x, self.eps))
 
 

@@ -34,7 +34,7 @@ MIN_SIDE = 8
 MAX_SIDE = 4096
 """Largest image side: beyond it a single image would not fit the memory of training."""
 
-Network = Literal["upsample", "pooled", "transposed"]
+Network = Literal["upsample", "pooled", "transposed", "residual"]
 LikelihoodName = Literal["gaussian", "bernoulli"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
@@ -131,6 +131,8 @@ class Architecture(Frozen):
     """Number of latents D."""
     max_filters: int = Field(default=64, ge=1, le=4096)
     """Filters of the widest convolution."""
+    depth: int = Field(default=2, ge=1, le=100)
+    """Residual blocks a resolution, of the network residual."""
     likelihood: LikelihoodName = "gaussian"
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
@@ -188,6 +190,11 @@ class TrainConfig(Architecture):
     image_size: ImageSize = None
     """Resize to this height and width, padding where the aspect differs."""
 
+    binarize: Literal["none", "dynamic", "static"] = "none"
+    """Draw black or white pixels by the grey values as probabilities: every epoch anew, or once."""
+    binarize_seed: int = Field(default=0, ge=0)
+    """Seed of the test images' draw, and of the training images' if it is static."""
+
     epochs: int = Field(default=20, ge=1)
     """Passes over the images."""
     batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(
@@ -196,8 +203,8 @@ class TrainConfig(Architecture):
     """Images a step."""
     drop_last: bool = False
     """Leave out an epoch's last batch when it is incomplete."""
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """Update rule; weight decay is decoupled in adamw, part of the gradient in adam."""
+    optimizer: Literal["adamw", "adam", "muon"] = "adamw"
+    """Update rule; muon orthogonalises; weight decay is part of the gradient in adam only."""
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -217,6 +224,10 @@ class TrainConfig(Architecture):
 
     beta: float = Field(default=1.0, ge=0)
     """Weight of the KL term in the loss (the bound is always reported at 1)."""
+    kl_schedule: Literal["constant", "linear", "cyclical"] = "constant"
+    """Course of that weight: up from 0 once over kl_warmup images, or in each of four cycles."""
+    kl_warmup: int = Field(default=200_000, ge=1)
+    """Images over which the linear schedule raises the weight of the KL term."""
     mc_samples: int = Field(default=1, ge=1, le=10_000)
     """Latent draws an image, K; their log-likelihoods are averaged."""
 

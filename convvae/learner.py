@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,15 @@ from convvae.checkpoint import load_tensors, save_tensors
 from convvae.config import ModelConfig, TrainConfig
 from convvae.errors import ModelFileError
 from convvae.model import VAE
+from convvae.muon import Muon
 from convvae.objectives import Terms, elbo, loss
 
 WARM_UP = 0.3
 """Share of a one-cycle schedule in which the learning rate rises."""
 START_DIVISOR = 25.0
 """A one-cycle schedule starts at its peak learning rate divided by this."""
+CYCLES = 4
+"""Rises of the weight of the KL term in a cyclical schedule."""
 BETAS = (0.9, 0.999)
 """Decay of Adam's first and second moment."""
 
@@ -71,6 +75,42 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     return config.lr * factor
 
 
+def kl_weight(config: TrainConfig, images: int, progress: float) -> float:
+    """The weight of the KL term after so many images, a share `progress` of the run's.
+
+    `constant` is beta throughout; `linear` rises to it from 0 over `kl_warmup` images; `cyclical`
+    does so in the first half of each quarter of the run.
+
+    Source: Sonderby et al. 2016, https://arxiv.org/abs/1602.02282; Fu et al. 2019,
+    https://arxiv.org/abs/1903.10145
+    """
+    match config.kl_schedule:
+        case "constant":
+            share = 1.0
+        case "linear":
+            share = images / config.kl_warmup
+        case "cyclical":
+            share = 2 * (CYCLES * progress % 1)
+    return config.beta * min(1.0, share)
+
+
+class Pace(NamedTuple):
+    """What differs between steps, the images and their noise apart."""
+
+    rate: float
+    """Learning rate."""
+    beta: float
+    """Weight of the KL term."""
+    images: int
+    """Images seen before the step."""
+
+
+def pace(config: TrainConfig, images: int, total_images: int) -> Pace:
+    """The pace of the step after `images` of a run's `total_images`."""
+    progress = images / total_images
+    return Pace(learning_rate(config, progress), kl_weight(config, images, progress), images)
+
+
 def without_bias_correction(step: int) -> float:
     r"""Factor on the learning rate that undoes Adam's bias correction at a step, from 1.
 
@@ -110,7 +150,7 @@ class Learner:
         vae.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.vae = vae.train()
         self.average = copy.deepcopy(self.vae).eval() if config.ema_images else None
-        self.rate, self.share = torch.zeros(2, device=device).unbind()
+        self.rate, self.beta, self.share = torch.zeros(3, device=device).unbind()
         self.optimizer = _optimizer(config, self.vae, self.rate)
         self.sums = torch.zeros(2, device=device, dtype=_wide(device))
         """Sums of log_px and kl over the epoch under way."""
@@ -131,37 +171,38 @@ class Learner:
         """The model to use: the averaged one if the run averages, else the trained one."""
         return self.average or self.vae
 
-    def step(self, x: Tensor, eps: Tensor, rate: float, images: int) -> Tensor:
+    def step(self, x: Tensor, eps: Tensor, pace: Pace) -> Tensor:
         """Take one step on a batch and return its loss (a scalar on the device, nats per image).
 
         Arguments:
             x: Images, shape [B, C, H, W], in [0, 1].
             eps: Standard normal noise, shape [K, B, D].
-            rate: Learning rate.
-            images: Images seen before this step.
+            pace: Where the run stands.
         """
-        self.set_pace(rate, images, len(x))
+        self.set_pace(pace, len(x))
         return self.update(x, eps)
 
-    def set_pace(self, rate: float, images: int, batch: int) -> None:
-        """Set what changes from step to step besides the batch: learning rate, averaging share.
+    def set_pace(self, pace: Pace, batch: int) -> None:
+        """Set what differs between steps, the images and their noise apart.
 
         Arguments:
-            rate: Learning rate.
-            images: Images seen before the step.
-            batch: Images in its batch.
+            pace: Where the run stands.
+            batch: Images in the batch to come.
         """
+        rate = pace.rate
         if not self.config.bias_correction:
-            rate *= without_bias_correction(images // self.config.batch_size + 1)
+            rate *= without_bias_correction(pace.images // self.config.batch_size + 1)
         self.rate.fill_(rate)
+        self.beta.fill_(pace.beta)
         if self.config.ema_images is not None:
-            self.share.fill_(averaging_share(self.config.ema_images, images + batch, batch))
+            share = averaging_share(self.config.ema_images, pace.images + batch, batch)
+            self.share.fill_(share)
 
     def update(self, x: Tensor, eps: Tensor) -> Tensor:
         """The step itself, at the pace set before: nothing in it waits for the device."""
         with runtime.autocast(x.device, self.config.precision):
             terms = elbo(self.vae, x, eps)
-        batch_loss = loss(terms, self.config.beta)
+        batch_loss = loss(terms, self.beta)
         self.optimizer.zero_grad()
         batch_loss.backward()
         if self.config.clip_norm is not None:
@@ -199,9 +240,9 @@ class Learner:
         if self.average is not None:
             state = self.average.state_dict()
             tensors |= {f"average.{name}": value for name, value in state.items()}
-        names = [name for name, _ in self.vae.named_parameters()]
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{names[index]}.{key}": v for key, v in values.items()}
+        for name, parameter in self.vae.named_parameters():
+            state = self.optimizer.state[parameter]
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         save_tensors(path, tensors | {"sums": self.sums}, {"position": asdict(position)})
 
     def load(self, path: Path) -> Position:
@@ -239,14 +280,13 @@ class Learner:
 
 def _optimizer(config: TrainConfig, vae: VAE, rate: Tensor) -> torch.optim.Optimizer:
     """The optimiser of a run; its learning rate is a tensor, which a recorded step can read."""
+    weights, capturable = vae.parameters(), rate.is_cuda
+    decay = config.weight_decay
+    if config.optimizer == "muon":
+        return Muon(weights, lr=rate, betas=BETAS, weight_decay=decay, capturable=capturable)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     return kind(
-        vae.parameters(),
-        lr=rate,
-        betas=BETAS,
-        weight_decay=config.weight_decay,
-        fused=True,
-        capturable=rate.is_cuda,
+        weights, lr=rate, betas=BETAS, weight_decay=decay, fused=True, capturable=capturable
     )
 
 

@@ -34,8 +34,9 @@ class VAE(nn.Module):
         self.config = config
         pair = NETWORKS[config.network]
         sizes = (config.image_size, config.channels, config.max_filters, config.latent_dims)
-        self.encoder: Encoder = pair.encoder(*sizes)
-        self.decoder: Decoder = pair.decoder(*sizes)
+        more = {"depth": config.depth} if pair.has_depth else {}
+        self.encoder: Encoder = pair.encoder(*sizes, **more)
+        self.decoder: Decoder = pair.decoder(*sizes, **more)
         self.prior = StandardNormal(config.latent_dims)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:

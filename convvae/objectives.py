@@ -48,7 +48,7 @@ def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
     return Terms(log_px=p.log_prob(x).mean(0), kl=kl_divergence(q, vae.prior))
 
 
-def loss(terms: Terms, beta: float = 1.0) -> Tensor:
+def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:
     r"""What training minimises: the mean over the batch of -log_px + beta kl, in nats an image.
 
     Source: beta from Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl

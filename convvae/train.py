@@ -24,10 +24,11 @@ from convvae import data, figures, runtime
 from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
+from convvae.data.pixels import binarize
 from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluate import generate, mean_terms, reconstruct
 from convvae.files import write_text
-from convvae.learner import Learner, Position, learning_rate
+from convvae.learner import Learner, Position, pace
 from convvae.model import VAE
 from convvae.objectives import Terms, loss, squared_error_and_kl
 from convvae.progress import TrainingDisplay
@@ -78,13 +79,17 @@ def train(
         if config.output_bias == "mean":
             learner.start_at(mean_pixel(images))
         learner.save(run.resume, position)
-    step = make_step(learner, images.to(device))
+    redrawn = config.binarize == "dynamic"
+    step = make_step(learner, (images.clone() if redrawn else images).to(device))
     write_config(run, config, learner.vae.config, device, step.engine, position)
     announce(console, config, learner.vae, device)
 
     display = TrainingDisplay(console, plan.total_images, config.epochs, position)
     with display, stop_flag() as stop:
         while position.epoch < config.epochs:
+            if redrawn:
+                draws = runtime.generator(config.seed, "binarize", position.epoch)
+                step.images.copy_(binarize(images, draws))
             train_terms = train_epoch(learner, step, plan, position, run, display, stop)
             if stop.is_set():
                 learner.save(run.resume, position)
@@ -93,7 +98,7 @@ def train(
                     f"saved, continue with: convvae train --resume {run.path}"
                 )
             finish_epoch(learner, train_terms, validation, position, run, display)
-    draw_pictures(run, learner.weights, images, validation, config.seed)
+    draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
 
@@ -171,8 +176,7 @@ def train_epoch(
     for index in plan.batches(position.epoch)[position.batch :]:
         shape = (config.mc_samples, len(index), config.latent_dims)
         eps = runtime.noise(shape, config.seed, "train", position.images)
-        rate = learning_rate(config, position.images / plan.total_images)
-        batch_loss = step(index, eps, rate, position.images)
+        batch_loss = step(index, eps, pace(config, position.images, plan.total_images))
 
         position.batch += 1
         position.images += len(index)
@@ -305,11 +309,16 @@ def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, validation: Tensor, 
 def load_images(config: TrainConfig, split: data.Split) -> Tensor:
     """The run's images of a split, resized: uint8 [N, C, H, W].
 
-    `limit` cuts the training images only.
+    `limit` cuts the training images only. Test images are binarised once if the run binarises at
+    all, training images if it does so once.
     """
     limit = config.limit if split == "train" else None
     images = data.load(config.data, split, data_dir=config.data_dir, limit=limit).images
-    return images if config.image_size is None else data.resize(images, config.image_size)
+    if config.image_size is not None:
+        images = data.resize(images, config.image_size)
+    if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
+        images = binarize(images, runtime.generator(config.binarize_seed, f"binarize {split}"))
+    return images
 
 
 def mean_pixel(images: Tensor) -> Tensor:

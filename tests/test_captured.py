@@ -5,7 +5,7 @@ import torch
 
 from convvae.captured import WARM_UP, CapturedStep, PlainStep, make_step
 from convvae.config import TrainConfig
-from convvae.learner import Learner, learning_rate
+from convvae.learner import Learner, pace
 
 CPU = torch.device("cpu")
 BATCH = 6
@@ -48,8 +48,7 @@ def run(step, config, sizes):
         generator = torch.Generator().manual_seed(number)
         index = torch.randperm(40, generator=generator)[:size]
         eps = torch.randn(1, size, 3, generator=generator)
-        rate = learning_rate(config, number / len(sizes))
-        losses.append(step(index, eps, rate, seen))
+        losses.append(step(index, eps, pace(config, seen, sum(sizes))))
         seen += size
     return torch.stack(losses)
 
@@ -60,6 +59,7 @@ def run(step, config, sizes):
         {},
         {"schedule": "cosine", "bias_correction": False},
         {"ema_images": 12, "clip_norm": 0.1},
+        {"optimizer": "muon", "kl_schedule": "linear", "kl_warmup": 30},
     ],
 )
 def test_replayed_steps_are_the_plain_ones_to_the_bit(settings):

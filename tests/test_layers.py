@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "config", "files", "model"},
     "evaluate": {"runtime", "data", "model", "objectives"},
     "figures": {"errors", "files", "data", "model"},
-    "learner": {"errors", "config", "runtime", "model", "objectives", "checkpoint"},
+    "muon": set(),
+    "learner": {"muon", "errors", "config", "runtime", "model", "objectives", "checkpoint"},
     "captured": {"data", "runtime", "learner"},
     "progress": {"learner"},
     "train": {

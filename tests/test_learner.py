@@ -6,10 +6,18 @@ import torch
 
 from convvae.config import TrainConfig
 from convvae.errors import ModelFileError
-from convvae.learner import Learner, Position, learning_rate, without_bias_correction
+from convvae.learner import (
+    Learner,
+    Pace,
+    Position,
+    kl_weight,
+    learning_rate,
+    without_bias_correction,
+)
 from convvae.objectives import elbo, loss
 
 CPU = torch.device("cpu")
+BETA = 0.5
 
 
 def learner(**values):
@@ -42,17 +50,31 @@ def test_schedules(schedule, rates):
         assert learning_rate(config, progress) == pytest.approx(2.0 * factor, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "weights"),
+    [
+        ("constant", {0: 2.0, 500: 2.0}),
+        ("linear", {0: 0.0, 50: 1.0, 100: 2.0, 1000: 2.0}),
+        ("cyclical", {0: 0.0, 62.5: 1.0, 125: 2.0, 249: 2.0, 250: 0.0, 1000: 0.0}),
+    ],
+)
+def test_kl_schedules(schedule, weights):
+    config = TrainConfig(data="digits", beta=2.0, kl_schedule=schedule, kl_warmup=100)
+    for images, weight in weights.items():
+        assert kl_weight(config, images, images / 1000) == pytest.approx(weight, abs=1e-12)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adam"])
 def test_a_step_is_the_optimisers_step_on_the_loss(optimizer):
-    one = learner(optimizer=optimizer, beta=0.5, weight_decay=0.1)
+    one = learner(optimizer=optimizer, weight_decay=0.1)
     other = copy.deepcopy(one.vae)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[optimizer]
     reference = kind(other.parameters(), lr=0.02, weight_decay=0.1, fused=False)
     for seed in range(3):
         x, eps = batch(seed)
-        one.step(x, eps, rate=0.02, images=0)
+        one.step(x, eps, Pace(0.02, BETA, 0))
         reference.zero_grad()
-        loss(elbo(other, x, eps), 0.5).backward()
+        loss(elbo(other, x, eps), BETA).backward()
         reference.step()
     # The weights themselves differ where a gradient is zero but for rounding, as of a bias that
     # batch normalisation takes away again: Adam divides such a gradient by its own size.
@@ -62,7 +84,7 @@ def test_a_step_is_the_optimisers_step_on_the_loss(optimizer):
 
 def test_clipping_bounds_the_gradient():
     one = learner(clip_norm=0.01)
-    one.step(*batch(), rate=0.0, images=0)
+    one.step(*batch(), Pace(0.0, BETA, 0))
     norm = torch.cat([p.grad.flatten() for p in one.vae.parameters() if p.grad is not None]).norm()
     assert norm.item() == pytest.approx(0.01, rel=1e-3)
 
@@ -72,7 +94,7 @@ def test_the_average_follows_the_weights_with_its_half_life():
     assert one.average is not None
     assert one.weights is one.average
     start = one.vae.encoder.conv1.weight.detach().clone()
-    one.step(*batch(), rate=0.1, images=10_000)
+    one.step(*batch(), Pace(0.1, BETA, 10_000))
     now = one.vae.encoder.conv1.weight.detach()
     torch.testing.assert_close(one.average.encoder.conv1.weight, (start + now) / 2)
     steps = one.vae.encoder.bn1.num_batches_tracked
@@ -90,7 +112,7 @@ def test_sums_weigh_each_image_the_same():
     for size in (6, 2):
         x, eps = batch(size, size)
         terms.append(elbo(copy.deepcopy(one.vae), x, eps))
-        one.step(x, eps, rate=0.0, images=0)
+        one.step(x, eps, Pace(0.0, BETA, 0))
         position.epoch_images += size
     expected = torch.cat([t.log_px for t in terms]).mean().item()
     assert one.means(position).log_px.item() == pytest.approx(expected, rel=1e-5)
@@ -125,14 +147,14 @@ def test_the_seed_decides_the_weights():
 def test_saved_and_loaded_it_continues_to_the_bit(values, tmp_path):
     one = learner(**values)
     for seed in range(3):
-        one.step(*batch(seed), rate=0.01, images=6 * seed)
+        one.step(*batch(seed), Pace(0.01, BETA, 6 * seed))
     position = Position(epoch=1, batch=3, images=18, epoch_images=18, seconds=0.5)
     one.save(tmp_path / "state", position)
     other = learner(**values, seed=99)
     assert other.load(tmp_path / "state") == position
     for each in (one, other):
         for seed in range(3, 6):
-            each.step(*batch(seed), rate=0.01, images=6 * seed)
+            each.step(*batch(seed), Pace(0.01, BETA, 6 * seed))
     assert torch.equal(weights(one), weights(other))
     assert torch.equal(one.sums, other.sums)
     for name, value in one.weights.state_dict().items():
@@ -156,12 +178,12 @@ def test_uncorrected_steps_are_those_of_adam_without_bias_correction():
 
     one, other = learner(bias_correction=False, weight_decay=0.0), learner()
     x, eps = batch()
-    loss(elbo(other.vae, x, eps)).backward()
+    loss(elbo(other.vae, x, eps), BETA).backward()
     for parameter in other.vae.parameters():
         gradient = parameter.grad
         assert gradient is not None
         parameter.data -= 0.01 * 0.1 * gradient / ((0.001 * gradient**2) ** 0.5 + 1e-8)
-    one.step(x, eps, rate=0.01, images=0)
+    one.step(x, eps, Pace(0.01, BETA, 0))
     torch.testing.assert_close(elbo(one.vae, x, eps), elbo(other.vae, x, eps), rtol=2e-3, atol=2e-2)
 
 
@@ -183,7 +205,7 @@ def test_bfloat16_is_near_float32_and_keeps_float32_weights():
     losses = []
     for precision in ("float32", "bfloat16"):
         one = learner(precision=precision)
-        losses.append([one.step(*batch(s), rate=0.01, images=0).item() for s in range(5)])
+        losses.append([one.step(*batch(s), Pace(0.01, BETA, 0)).item() for s in range(5)])
         assert {p.dtype for p in one.vae.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.005)

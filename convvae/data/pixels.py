@@ -14,3 +14,22 @@ def to_unit(images: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """Float [..., C, H, W] in [0, 1] -> the nearest uint8, on the CPU."""
     return x.detach().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+
+
+def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw black or white pixels, white with probability v / 255 for a grey value v.
+
+    Arguments:
+        images: uint8, shape [N, C, H, W], on the CPU.
+        generator: Of the draws.
+
+    Returns:
+        uint8 of 0 and 255, shape [N, C, H, W].
+
+    Source: Salakhutdinov & Murray 2008, https://doi.org/10.1145/1390156.1390266
+    """
+    out = torch.empty_like(images)
+    for part, drawn in zip(images.split(1000), out.split(1000), strict=True):
+        level = torch.randint(255, part.shape, dtype=torch.uint8, generator=generator)
+        drawn.copy_(level < part).mul_(255)
+    return out

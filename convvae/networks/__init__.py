@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from convvae.networks.base import Decoder, Encoder
 from convvae.networks.pooled import PooledDecoder, PooledEncoder
+from convvae.networks.residual import ResidualDecoder, ResidualEncoder
 from convvae.networks.strided import StridedEncoder, TransposedDecoder, UpsampleDecoder
 from convvae.networks.upconv import UpConv2d
 
@@ -19,6 +20,8 @@ __all__ = [
     "Encoder",
     "PooledDecoder",
     "PooledEncoder",
+    "ResidualDecoder",
+    "ResidualEncoder",
     "StridedEncoder",
     "TransposedDecoder",
     "UpConv2d",
@@ -31,10 +34,13 @@ class Pair(NamedTuple):
 
     encoder: type[Encoder]
     decoder: type[Decoder]
+    has_depth: bool = False
+    """Whether both take a `depth`."""
 
 
 NETWORKS: dict[str, Pair] = {
     "upsample": Pair(StridedEncoder, UpsampleDecoder),
     "pooled": Pair(PooledEncoder, PooledDecoder),
     "transposed": Pair(StridedEncoder, TransposedDecoder),
+    "residual": Pair(ResidualEncoder, ResidualDecoder, has_depth=True),
 }
