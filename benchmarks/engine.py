@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine, report
-from benchmarks.plain import untie, use_nchw
+from benchmarks.plain import upsample_plainly, use_nchw
 from benchmarks.summary import ENGINE_HEADER, PLAIN, summarise_engine
 from benchmarks.workers.common import SIDE, WARM_UP, available_cores, use_cores
 from benchmarks.workers.convvae import RECIPE
@@ -53,8 +53,8 @@ class Variant:
     name: str
     what: str
     precision: str = "float32"
-    tied: bool = True
-    """Whether up-convolutions are tied transposed convolutions, or upsample and then convolve."""
+    by_phases: bool = True
+    """Whether up-convolutions go by phases, or upsample and then convolve."""
     channels_last: bool = True
     compiled: bool = False
     """Whether encoder and decoder go through torch.compile."""
@@ -76,8 +76,7 @@ VARIANTS = {
     for variant in (
         Variant(PLAIN, "nearest upsampling, then a 3x3 convolution", "float32", False, False),
         Variant("plain-nhwc", "the same, channels-last", "float32", False),
-        Variant("tied-nchw", "tied up-convolution", "float32", True, False),
-        Variant("float32", "tied and channels-last: convvae in float32"),
+        Variant("float32", "by phases and channels-last: convvae in float32"),
         Variant("bfloat16", "the same under autocast: convvae in bfloat16", "bfloat16"),
         Variant("float32-compiled", "`float32` under torch.compile", compiled=True),
         Variant("bfloat16-compiled", "`bfloat16` under torch.compile", "bfloat16", compiled=True),
@@ -151,7 +150,7 @@ def load_images(options: Options) -> Tensor:
 
 
 def flops_per_image() -> int:
-    """Arithmetic of the tied network, forward and backward, an image.
+    """Arithmetic of the network by phases, forward and backward, an image.
 
     A multiply-add counts as two. Counted: convolutions, transposed convolutions and matrix products
     of encoder and decoder, with the gradients of weights and inputs that are needed. Not counted:
@@ -195,8 +194,8 @@ class Runner:
 def learner(variant: Variant, config: TrainConfig) -> Learner:
     """convvae's own learner, its network turned into that of the variant."""
     made = Learner(config, model(), CPU)
-    if not variant.tied:
-        untie(made.vae)
+    if not variant.by_phases:
+        upsample_plainly(made.vae)
     if not variant.channels_last:
         use_nchw(made.vae)
     if variant.compiled:

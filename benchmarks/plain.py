@@ -14,20 +14,20 @@ class PlainUpConv2d(nn.Conv2d):
     """Upsample x2 by nearest neighbour, then convolve 3x3 with padding 1, one after the other.
 
     Arguments:
-        tied: The layer to stand in for; it lends its parameters.
+        fast: The layer to stand in for; it lends its parameters.
     """
 
-    def __init__(self, tied: UpConv2d) -> None:
-        super().__init__(tied.in_channels, tied.out_channels, kernel_size=3, padding=1)
-        self.weight, self.bias = tied.weight, tied.bias
+    def __init__(self, fast: UpConv2d) -> None:
+        super().__init__(fast.in_channels, fast.out_channels, kernel_size=3, padding=1)
+        self.weight, self.bias = fast.weight, fast.bias
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2h, 2w]."""
         return super().forward(F.interpolate(input, scale_factor=2.0, mode="nearest"))
 
 
-def untie(vae: VAE) -> None:
-    """Put plain up-convolutions in place of the tied ones, with the same parameters."""
+def upsample_plainly(vae: VAE) -> None:
+    """Put plain up-convolutions in place of those by phases, with the same parameters."""
     for name, layer in list(vae.decoder.named_children()):
         if isinstance(layer, UpConv2d):
             setattr(vae.decoder, name, PlainUpConv2d(layer))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memory, parallel
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
 from benchmarks.summary import (
@@ -90,11 +91,36 @@ def agree_table(result: dict[str, Any]) -> str:
     )
 
 
+def memory_table(result: dict[str, Any]) -> str:
+    """The memory of a run, epoch by epoch."""
+    return page_part(
+        result,
+        markdown(memory.HEADER, memory.rows(result)),
+        [],
+        f"{result['recipe']} in {result['precision']}, threads {result['threads']}.",
+        [result],
+    )
+
+
+def parallel_table(result: dict[str, Any]) -> str:
+    """Processes against threads."""
+    return page_part(
+        result,
+        markdown(parallel.HEADER, parallel.rows(result)),
+        [],
+        f"{result['rounds']} interleaved rounds of {result['steps']} steps, batch "
+        f"{result['batch_size']} in all, random pixels; median (lowest–highest).",
+        [result],
+    )
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers.json": peers_table,
     "engine.json": engine_table,
     "quality.json": quality_table,
     "agree.json": agree_table,
+    "memory.json": memory_table,
+    "parallel.json": parallel_table,
 }
 """Result file -> the function that makes its part of the page."""
 

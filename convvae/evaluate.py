@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,10 +13,12 @@ from torch import Tensor
 from convvae import runtime
 from convvae.data.pixels import to_unit
 from convvae.model import VAE
-from convvae.objectives import Terms, elbo
+from convvae.objectives import Terms, elbo, log_weights
 
 BATCH = 1000
 """Decoded images a batch. Noise is drawn batch by batch: this is part of a result's definition."""
+DRAWS = 50
+"""Draws of z an image that are decoded at a time for an importance-weighted bound."""
 
 
 @contextmanager
@@ -51,6 +55,54 @@ def mean_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> T
             sums += torch.stack([term.cpu().double().sum() for term in elbo(vae, x, eps)])
     log_px, kl = sums / len(images)
     return Terms(log_px, kl)
+
+
+def importance_bounds(
+    vae: VAE,
+    images: Tensor,
+    *,
+    samples: int,
+    seed: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """The importance-weighted bound L_K of every image.
+
+    The noise of an image is a function of the seed and of its pixels, so that it has the same bound
+    alone and in any company. Memory does not grow with K: the weights are summed as they come.
+
+    Arguments:
+        vae: The model.
+        images: uint8, shape [N, C, H, W].
+        samples: Draws K of z an image, at least 1.
+        seed: Of the noise.
+        progress: Called with the number of images done since the last call.
+
+    Returns:
+        Nats, shape [N], float64, on the CPU.
+
+    Source: Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519
+    """
+    assert samples >= 1
+    batch = max(1, BATCH // min(samples, DRAWS))
+    bounds: list[Tensor] = []
+    with evaluating(vae):
+        for part in images.split(batch):
+            x = to_unit(part.to(vae.device))
+            q, sources = vae.encode(x), [_own_noise(image, seed) for image in part]
+            total = torch.full((len(part),), -math.inf, dtype=torch.float64)
+            for done in range(0, samples, DRAWS):
+                shape = (min(DRAWS, samples - done), vae.config.latent_dims)
+                eps = torch.stack([torch.randn(shape, generator=own) for own in sources], 1)
+                weights = log_weights(vae, x, q, eps.to(vae.device))
+                total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
+            bounds.append(total - math.log(samples))
+            progress(len(part))
+    return torch.cat(bounds)
+
+
+def _own_noise(image: Tensor, seed: int) -> torch.Generator:
+    """A generator that is a function of an image's pixels and a seed."""
+    return runtime.generator(seed, "importance", zlib.crc32(image.cpu().numpy().tobytes()))
 
 
 def reconstruct(vae: VAE, images: Tensor) -> Tensor:

@@ -49,20 +49,21 @@ class Muon(torch.optim.Optimizer):
         weights = list(parameters)
         super().__init__(weights, {"lr": lr, "weight_decay": weight_decay})
         self.matrices = [weight for weight in weights if weight.ndim > 1]
-        self.adam = torch.optim.AdamW(
-            [weight for weight in weights if weight.ndim < 2],
-            lr=lr,
-            betas=betas,
-            weight_decay=weight_decay,
-            fused=True,
-            capturable=capturable,
+        vectors = [weight for weight in weights if weight.ndim < 2]
+        settings = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
+        self.adam = (
+            torch.optim.AdamW(vectors, **settings, fused=True, capturable=capturable)
+            if vectors
+            else None
         )
-        self.adam.state = self.state
+        if self.adam:
+            self.adam.state = self.state
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take a step along the gradients of the weights."""
-        self.adam.step()
+        if self.adam:
+            self.adam.step()
         group = self.param_groups[0]
         for weight in self.matrices:
             if weight.grad is None:

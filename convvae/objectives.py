@@ -5,13 +5,14 @@ The loss and the reported bound are made from the same `Terms`, so they cannot d
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convvae.config import ModelConfig
-from convvae.distributions import gaussian_squared_error, kl_divergence
+from convvae.distributions import DiagonalGaussian, gaussian_squared_error, kl_divergence
 from convvae.model import VAE
 
 
@@ -46,6 +47,42 @@ def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
         eps = torch.randn_like(q.mean).unsqueeze(0)
     p = vae.decode(q.rsample(eps))
     return Terms(log_px=p.log_prob(x).mean(0), kl=kl_divergence(q, vae.prior))
+
+
+def log_weights(vae: VAE, x: Tensor, q: DiagonalGaussian, eps: Tensor) -> Tensor:
+    r"""Logarithms of the importance weights p(x|z) p(z) / q(z|x) of K draws z ~ q(z|x).
+
+    Arguments:
+        vae: The model.
+        x: Images, shape [B, C, H, W], in [0, 1].
+        q: Their posterior, `vae.encode(x)`.
+        eps: Standard normal noise, shape [K, B, D].
+
+    Returns:
+        Nats, shape [K, B].
+    """
+    z = q.rsample(eps)
+    return vae.decode(z).log_prob(x) + vae.prior.log_prob(z) - q.log_prob(z)
+
+
+def importance_weighted_bound(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
+    r"""L_K = E[log 1/K sum_k p(x, z_k) / q(z_k|x)] <= log p(x), by one draw of z_1 ... z_K.
+
+    Not above log p(x) in expectation, and not below L_{K-1}; at K = 1 it is the evidence lower
+    bound with its KL by the same draw.
+
+    Arguments:
+        vae: The model.
+        x: Images, shape [B, C, H, W], in [0, 1].
+        eps: Standard normal noise, shape [K, B, D].
+
+    Returns:
+        Nats an image, shape [B].
+
+    Source: Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519
+    """
+    weights = log_weights(vae, x, vae.encode(x), eps)
+    return weights.logsumexp(0) - math.log(len(eps))
 
 
 def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:

@@ -294,7 +294,7 @@ def test_plain_network_computes_the_same():
     vae = VAE(engine.model())
     z = torch.randn(2, common.LATENTS)
     expected, names = vae.decode(z).mean, list(vae.state_dict())
-    plain.untie(vae)
+    plain.upsample_plainly(vae)
     assert not any(isinstance(layer, UpConv2d) for layer in vae.decoder.children())
     assert list(vae.state_dict()) == names
     torch.testing.assert_close(vae.decode(z).mean, expected)
@@ -314,10 +314,10 @@ def test_feature_maps_of_a_variant_are_in_its_order(name):
 
 
 def test_arithmetic_of_the_network_is_counted_exactly():
-    # Convolutions: output (transposed: input) cells x taps x channels in x out; then linear layers.
+    # Convolutions: output cells x taps x channels in x out (four phases out); linear layers.
     first = 32 * 32 * 9 * 16
     encoder = 16 * 16 * 9 * 16 * 32 + 8 * 8 * 9 * 32 * 64 + 2 * 4096 * 8
-    decoder = 8 * 4096 + 8 * 8 * 16 * 64 * 32 + 16 * 16 * 16 * 32 * 16 + 32 * 32 * 16 * 16
+    decoder = 8 * 4096 + 9 * 9 * 4 * 64 * 128 + 17 * 17 * 4 * 32 * 64 + 33 * 33 * 4 * 16 * 4
     # Backward is twice forward, but the images need no gradient.
     assert engine.flops_per_image() == 2 * (3 * (first + encoder + decoder) - first)
 

@@ -27,7 +27,7 @@ def test_what_is_not_a_size_is_refused(text):
         ({"batch_size": -4}, "batch_size.*found -4"),
         ({"max_filters": 6}, "max_filters.*divisible by 4, such as 4 or 8.*found 6"),
         ({"lr": float("nan")}, "lr.*finite"),
-        ({"network": "resnet"}, "network.*'upsample', 'pooled' or 'transposed'"),
+        ({"network": "resnet"}, "network.*'upsample', 'pooled', 'transposed' or 'residual'"),
         ({"colour": 1}, "colour"),
     ],
 )
@@ -89,3 +89,13 @@ def test_the_recipes_are_the_three_tutorials():
 def test_an_unknown_recipe_names_the_known_ones_and_the_closest():
     with pytest.raises(UsageError, match=r"mlx-cvae.*did you mean mlx-cvae\?"):
         load_recipe("mlx_cvae")
+
+
+def test_the_fast_recipe_is_the_tutorials_model_and_loss():
+    slow, fast = (
+        TrainConfig.checked({"data": "mnist", **load_recipe(name)}, name)
+        for name in ("mlx-cvae", "fast-cvae")
+    )
+    assert fast.model((64, 64), 1) == slow.model((64, 64), 1)
+    assert (fast.beta, fast.batch_size, fast.image_size) == (slow.beta, 128, slow.image_size)
+    assert fast.epochs < slow.epochs

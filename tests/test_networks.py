@@ -4,11 +4,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from convvae.networks import NETWORKS, UpConv2d
+from convvae.networks.residual import ResidualBlock, StandardizedConv2d
 
 
 def pair(name, size, channels=1, filters=64, latents=8):
-    encoder, decoder = NETWORKS[name]
-    return encoder(size, channels, filters, latents), decoder(size, channels, filters, latents)
+    kinds = NETWORKS[name]
+    depth = {"depth": 1} if kinds.has_depth else {}
+    return (
+        kinds.encoder(size, channels, filters, latents, **depth),
+        kinds.decoder(size, channels, filters, latents, **depth),
+    )
 
 
 def count(module):
@@ -108,3 +113,34 @@ def test_upconv_gradient_checks_against_finite_differences():
     layer = UpConv2d(2, 3).double()
     x = torch.randn(1, 2, 3, 2, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,))
+
+
+def test_standardized_filters_keep_the_variance_of_rectified_noise():
+    layer = StandardizedConv2d(64, 512)
+    torch.nn.init.zeros_(layer.bias)
+    noise = torch.nn.functional.silu(torch.randn(8, 64, 16, 16))
+    inner = layer(noise)[:, :, 1:-1, 1:-1]
+    assert inner.var().item() == pytest.approx(1.0, rel=0.05)
+    shifted = layer(noise + 5.0)[:, :, 1:-1, 1:-1]
+    torch.testing.assert_close(shifted, inner, rtol=1e-3, atol=1e-3)
+
+
+def test_a_residual_block_starts_as_the_identity():
+    block, x = ResidualBlock(8), torch.randn(2, 8, 5, 5)
+    assert torch.equal(block(x), x)
+    block(x).sum().backward()
+    assert block.scale.grad is not None
+    assert block.scale.grad.abs() > 0
+
+
+def test_residual_scores_an_image_alone_as_in_a_batch():
+    encoder, _ = pair("residual", (16, 16), filters=8)
+    x = torch.rand(5, 1, 16, 16)
+    torch.testing.assert_close(encoder(x)[0][2:3], encoder(x[2:3])[0], rtol=1e-5, atol=1e-5)
+
+
+def test_depth_is_the_number_of_residual_blocks():
+    encoder, decoder = (NETWORKS["residual"].encoder, NETWORKS["residual"].decoder)
+    for half in (encoder, decoder):
+        made = half((16, 16), 1, 8, 2, depth=3)
+        assert sum(isinstance(part, ResidualBlock) for part in made.modules()) == 9

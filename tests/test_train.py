@@ -111,7 +111,11 @@ def poison(monkeypatch, number):
 @pytest.mark.parametrize("steps", [1, 3, 4, 6, 8])
 @pytest.mark.parametrize(
     "settings",
-    [{"precision": "float32"}, {"precision": "bfloat16", "ema_images": 64, "schedule": "cosine"}],
+    [
+        {"precision": "float32"},
+        {"precision": "bfloat16", "ema_images": 64, "schedule": "cosine"},
+        {"precision": "float32", "optimizer": "muon", "binarize": "dynamic"},
+    ],
 )
 def test_stopped_anywhere_and_resumed_it_ends_the_same_to_the_bit(
     steps, settings, tiny_config, tmp_path, monkeypatch

@@ -1,0 +1,196 @@
+"""Numbers with a known answer: VAEs that are linear or small, against algebra and quadrature."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import nn
+
+from convvae.distributions import (
+    DiagonalGaussian,
+    Gaussian,
+    StandardNormal,
+    kl_divergence,
+    likelihood,
+)
+from convvae.evaluate import importance_bounds
+from convvae.objectives import elbo, importance_weighted_bound
+
+torch.manual_seed(0)
+SIDE, D, N = 3, 2, 400
+PIXELS = SIDE * SIDE
+
+
+class LinearVAE(nn.Module):
+    """z ~ N(0, I), x ~ N(W z + m, s I): a VAE whose every quantity is known.
+
+    The true posterior is N(M^-1 W^T (x - m), s M^-1) with M = W^T W + s I, diagonal where W's
+    columns are orthogonal.
+    """
+
+    def __init__(self, weight, mean, variance):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.mean, self.variance = mean, variance
+        self.prior = StandardNormal(weight.shape[1])
+        self.offset, self.widening = 0.0, 0.0
+
+    def encode(self, x):
+        gram = self.weight.T @ self.weight + self.variance * torch.eye(D, dtype=x.dtype)
+        mu = (x.flatten(1) - self.mean) @ self.weight @ torch.linalg.inv(gram)
+        logvar = (self.variance * torch.linalg.inv(gram).diagonal()).log()
+        return DiagonalGaussian(mu + self.offset, (logvar + self.widening).expand_as(mu))
+
+    def decode(self, z):
+        mean = z @ self.weight.T + self.mean
+        return Gaussian(mean.unflatten(-1, (1, SIDE, SIDE)), self.variance)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Probabilistic PCA by scikit-learn, the VAE that equals it, the data, and log p(x)."""
+    generator = torch.Generator().manual_seed(3)
+    mixing = torch.randn(PIXELS, D, generator=generator, dtype=torch.double)
+    x = torch.randn(N, D, generator=generator, dtype=torch.double) @ mixing.T
+    x = x + 0.3 * torch.randn(N, PIXELS, generator=generator, dtype=torch.double)
+    pca = PCA(D, svd_solver="full").fit(x.numpy())
+    variance = float(pca.noise_variance_)
+    scales = torch.tensor(pca.explained_variance_ - variance).sqrt()
+    vae = LinearVAE(torch.tensor(pca.components_).T * scales, torch.tensor(pca.mean_), variance)
+    exact = torch.tensor(pca.score_samples(x.numpy()))
+    return vae, x.view(N, 1, SIDE, SIDE), exact
+
+
+def noise(draws, count=N, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(draws, count, D, generator=generator, dtype=torch.double)
+
+
+def test_importance_weights_at_the_true_posterior_give_log_p_exactly(fitted):
+    vae, x, exact = fitted
+    for draws in (1, 7):
+        bound = importance_weighted_bound(vae, x, noise(draws))
+        torch.testing.assert_close(bound, exact, rtol=0, atol=1e-4)
+
+
+def test_the_elbo_at_the_true_posterior_is_log_p(fitted):
+    vae, x, exact = fitted
+    # With an exact KL, log p(x|z) alone is drawn: the mean over draws tends to log p(x).
+    eps = noise(4000)
+    bound = torch.stack([elbo(vae, x, part).bound for part in eps.split(500)]).mean(0)
+    assert (bound - exact).mean().abs().item() < 0.01
+    # Mirrored and orthonormal draws integrate the quadratic log p(x|z) exactly.
+    exactly = math.sqrt(D) * torch.cat([torch.eye(D), -torch.eye(D)]).double()
+    bound = elbo(vae, x, exactly.unsqueeze(1).expand(-1, N, -1)).bound
+    torch.testing.assert_close(bound, exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("offset", "widening"), [(0.2, 0.0), (0.0, 0.7), (-0.1, -0.5)])
+def test_elsewhere_the_bounds_are_below_by_the_divergence_and_rise_with_k(
+    fitted, offset, widening, monkeypatch
+):
+    vae, x, exact = fitted
+    true = vae.encode(x)
+    monkeypatch.setattr(vae, "offset", offset)
+    monkeypatch.setattr(vae, "widening", widening)
+    q = vae.encode(x)
+    ratio = (q.logvar - true.logvar).exp()
+    square = (q.mu - true.mu) ** 2 / true.logvar.exp()
+    gap = 0.5 * (ratio - 1 - ratio.log() + square).sum(1)
+    exactly = math.sqrt(D) * torch.cat([torch.eye(D), -torch.eye(D)]).double()
+    bound = elbo(vae, x, exactly.unsqueeze(1).expand(-1, N, -1)).bound
+    torch.testing.assert_close(bound, exact - gap, rtol=0, atol=1e-4)
+    assert (bound < exact).all()
+
+    means = [
+        torch.stack([
+            importance_weighted_bound(vae, x, one) for one in noise(40 * k).view(40, k, N, D)
+        ]).mean()
+        for k in (1, 4, 16, 64)
+    ]  # fmt: skip
+    assert means[0].item() == pytest.approx(bound.mean().item(), abs=0.02)
+    assert all(low < high for low, high in itertools.pairwise(means))
+    assert means[-1] < exact.mean()
+
+
+def test_kl_is_that_of_torch_and_of_its_draws():
+    generator = torch.Generator().manual_seed(2)
+    mu, logvar = torch.randn(2, 5, 3, generator=generator, dtype=torch.double)
+    q, prior = DiagonalGaussian(mu, logvar), StandardNormal(3)
+    normal = torch.distributions.Normal(mu, (logvar / 2).exp())
+    standard = torch.distributions.Normal(torch.zeros_like(mu), 1.0)
+    exact = torch.distributions.kl_divergence(normal, standard).sum(1)
+    torch.testing.assert_close(kl_divergence(q, prior), exact, rtol=1e-12, atol=1e-12)
+
+    z = q.rsample(torch.randn(200_000, 5, 3, generator=generator, dtype=torch.double))
+    drawn = q.log_prob(z) - prior.log_prob(z)
+    error = drawn.std(0) / math.sqrt(len(drawn))
+    assert ((drawn.mean(0) - exact).abs() < 5 * error).all()
+
+
+def test_gaussian_integrates_to_one():
+    x = torch.linspace(-6, 7, 20_001, dtype=torch.double).view(-1, 1, 1, 1)
+    p = Gaussian(torch.full((1, 1, 1), 0.3, dtype=torch.double), variance=0.5)
+    assert torch.trapezoid(p.log_prob(x).exp(), x.flatten()).item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_bernoulli_sums_to_one():
+    p = likelihood("bernoulli", torch.tensor([[[0.7, -2.0]]], dtype=torch.double), 0.5)
+    every = torch.tensor([[a, b] for a in (0.0, 1.0) for b in (0.0, 1.0)]).double().view(4, 1, 1, 2)
+    assert p.log_prob(every).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+
+
+class CurvedVAE(LinearVAE):
+    """A decoder that bends: log p(x) has no closed form, but D = 2 can be integrated."""
+
+    def decode(self, z):
+        return super().decode(z + 0.1 * torch.sin(2 * z.flip(-1)))
+
+
+def test_a_bent_models_log_p_is_that_of_quadrature(fitted):
+    vae, x, _ = fitted
+    bent, some = CurvedVAE(vae.weight.detach(), vae.mean, vae.variance), x[:8]
+    bent.widening = 1.0  # the proposals reach where the bend has moved the posterior
+    axis = torch.linspace(-6, 6, 601, dtype=torch.double)
+    grid = torch.cartesian_prod(axis, axis)
+    step = 2 * math.log(12 / 600)
+    joint = [
+        (bent.decode(part.unsqueeze(1)).log_prob(some) + bent.prior.log_prob(part).unsqueeze(1))
+        for part in grid.split(100_000)
+    ]
+    exact = torch.cat(joint).logsumexp(0) + step
+    bound = importance_weighted_bound(bent, some, noise(150_000, 8))
+    torch.testing.assert_close(bound, exact, rtol=0, atol=0.01)
+    assert (elbo(bent, some, noise(2000, 8)).bound.mean() < exact.mean()).item()
+
+
+def test_reparameterised_gradients_are_those_of_finite_differences(fitted):
+    vae, x, _ = fitted
+    some, eps = x[:5], noise(3, 5)
+    for bound in (lambda: elbo(vae, some, eps).bound.sum(),
+                  lambda: importance_weighted_bound(vae, some, eps).sum()):  # fmt: skip
+        (gradient,) = torch.autograd.grad(bound(), vae.weight)
+        for place in ((0, 0), (4, 1)):
+            ends = []
+            for change in (1e-6, -1e-6):
+                vae.weight.data[place] += change
+                ends.append(bound().item())
+                vae.weight.data[place] -= change
+            assert gradient[place].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+def test_an_image_scores_the_same_alone_and_in_company(tiny_model):
+    from convvae.model import VAE
+
+    vae = VAE(tiny_model)
+    images = torch.randint(
+        256, (30, 1, 12, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    together = importance_bounds(vae, images, samples=60, seed=1)
+    alone = [importance_bounds(vae, images[i : i + 1], samples=60, seed=1)[0] for i in (0, 17, 29)]
+    torch.testing.assert_close(torch.stack(alone), together[[0, 17, 29]], rtol=1e-6, atol=1e-4)
+    backwards = importance_bounds(vae, images.flip(0), samples=60, seed=1).flip(0)
+    torch.testing.assert_close(backwards, together, rtol=1e-6, atol=1e-4)
+    assert not torch.equal(importance_bounds(vae, images, samples=60, seed=2), together)
