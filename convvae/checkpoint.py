@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convvae.config import Frozen, ModelConfig
+from convvae.config import Binarize, Frozen, ModelConfig
 from convvae.errors import (
     ConfigError,
     ImageSizeError,
@@ -48,6 +48,10 @@ class Facts(Frozen):
     """Images that it was trained on."""
     recipe: str | None = None
     """Recipe that it was trained by."""
+    binarize: Binarize = "none"
+    """Whether its images were binarised, and how often."""
+    binarize_seed: int = 0
+    """Seed of the test images' draw."""
     epochs: int
     """Epochs finished."""
     images: int

@@ -38,6 +38,7 @@ Network = Literal["upsample", "pooled", "transposed", "residual"]
 LikelihoodName = Literal["gaussian", "bernoulli"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
+Binarize = Literal["none", "dynamic", "static"]
 CompileName = Literal["auto", "on", "off"]
 
 
@@ -190,7 +191,7 @@ class TrainConfig(Architecture):
     image_size: ImageSize = None
     """Resize to this height and width, padding where the aspect differs."""
 
-    binarize: Literal["none", "dynamic", "static"] = "none"
+    binarize: Binarize = "none"
     """Draw black or white pixels by the grey values as probabilities: every epoch anew, or once."""
     binarize_seed: int = Field(default=0, ge=0)
     """Seed of the test images' draw, and of the training images' if it is static."""

@@ -69,16 +69,25 @@ class StandardNormal(nn.Module):
         return -0.5 * (LOG_2PI + z**2).sum(-1)
 
 
-def kl_divergence(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
-    r"""KL(q || p) = -1/2 sum_d (1 + logvar - mu^2 - exp(logvar)), exactly.
+def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
+    r"""The KL of each latent, -1/2 (1 + logvar - mu^2 - exp(logvar)), exactly.
 
     Returns:
-        Nats an image, shape [B].
+        Nats, shape [B, D].
 
     Source: Kingma & Welling 2014, appendix B, https://arxiv.org/abs/1312.6114
     """
     assert q.mu.shape[-1] == p.latent_dims
-    return -0.5 * (1 + q.logvar - q.mu**2 - torch.exp(q.logvar)).sum(-1)
+    return -0.5 * (1 + q.logvar - q.mu**2 - torch.exp(q.logvar))
+
+
+def kl_divergence(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
+    r"""KL(q || p), the sum over the latents, exactly.
+
+    Returns:
+        Nats an image, shape [B].
+    """
+    return kl_per_latent(q, p).sum(-1)
 
 
 class Likelihood(ABC):

@@ -6,12 +6,14 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convvae import runtime
 from convvae.data.pixels import to_unit
+from convvae.distributions import kl_per_latent
 from convvae.model import VAE
 from convvae.objectives import Terms, elbo, log_weights
 
@@ -34,7 +36,17 @@ def evaluating(vae: VAE) -> Iterator[None]:
 
 
 def mean_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> Terms:
-    """The terms of the evidence lower bound, averaged over images.
+    """The terms of the evidence lower bound, averaged over images: see `image_terms`.
+
+    Returns:
+        Mean log_px and kl in nats per image: scalars, float64, on the CPU.
+    """
+    log_px, kl = image_terms(vae, images, seed=seed, mc_samples=mc_samples)
+    return Terms(log_px.mean(), kl.mean())
+
+
+def image_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> Terms:
+    """The terms of the evidence lower bound of every image.
 
     Arguments:
         vae: The model.
@@ -43,18 +55,17 @@ def mean_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> T
         mc_samples: Draws K of z an image.
 
     Returns:
-        Mean log_px and kl in nats per image: scalars, float64, on the CPU.
+        log_px and kl in nats, shape [N], float64, on the CPU.
     """
-    sums = torch.zeros(2, dtype=torch.float64)
+    found: list[Tensor] = []
     with evaluating(vae):
         batch = max(1, BATCH // mc_samples)
         for start in range(0, len(images), batch):
             x = to_unit(images[start : start + batch].to(vae.device))
             shape = (mc_samples, len(x), vae.config.latent_dims)
             eps = runtime.noise(shape, seed, "evaluate", start).to(vae.device)
-            sums += torch.stack([term.cpu().double().sum() for term in elbo(vae, x, eps)])
-    log_px, kl = sums / len(images)
-    return Terms(log_px, kl)
+            found.append(torch.stack(elbo(vae, x, eps)).cpu().double())
+    return Terms(*torch.cat(found, 1))
 
 
 def importance_bounds(
@@ -134,3 +145,115 @@ def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
     z = vae.prior.sample(count, runtime.generator(seed, "generate"))
     with evaluating(vae):
         return torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in z.split(BATCH)])
+
+
+def latents(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The posterior means of images, and the KL of each latent.
+
+    Arguments:
+        vae: The model.
+        images: uint8, shape [N, C, H, W].
+
+    Returns:
+        mu and the KL in nats, each of shape [N, D], float32, on the CPU.
+    """
+    with evaluating(vae):
+        found = [vae.encode(to_unit(part.to(vae.device))) for part in images.split(BATCH)]
+        kl = torch.cat([kl_per_latent(q, vae.prior).cpu() for q in found])
+        return torch.cat([q.mean.cpu() for q in found]), kl
+
+
+class Estimate(NamedTuple):
+    """A mean over images and its standard error."""
+
+    mean: float
+    standard_error: float | None
+    """Standard deviation over images / sqrt(N); None of a single image."""
+
+    @classmethod
+    def of(cls, values: Tensor) -> Estimate:
+        """The estimate from a value an image, shape [N]."""
+        error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+        return cls(float(values.mean()), error)
+
+
+class Evaluation(NamedTuple):
+    """What a model is worth on images: nats per image, where nothing else is said."""
+
+    bound: Estimate
+    """The evidence lower bound log_px - kl."""
+    log_px: Estimate
+    kl: Estimate
+    importance_weighted: Estimate | None
+    """The bound L_K of `samples` draws; None where none was asked for."""
+    samples: int
+    bits_per_dim: float | None
+    """-bound / (C H W log 2) of the tighter bound; None where p(x|z) is no mass of pixel values."""
+    kl_per_latent: list[float]
+    active_units: int
+    """Latents whose posterior mean varies over the images by more than 0.01, of variance 1."""
+    squared_error: Estimate
+    """Mean squared error of a value of the reconstruction from the posterior's mean, in [0, 1]."""
+    psnr: float | None
+    """Peak signal-to-noise ratio of the mean squared error, dB; None of perfect reconstructions."""
+
+
+ACTIVE = 0.01
+"""Variance of the posterior mean above which a latent counts as active."""
+
+
+def evaluation(
+    vae: VAE,
+    images: Tensor,
+    *,
+    seed: int,
+    mc_samples: int = 1,
+    samples: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Evaluate a model on images.
+
+    Arguments:
+        vae: The model.
+        images: uint8, shape [N, C, H, W].
+        seed: Of all noise.
+        mc_samples: Draws of z an image for the evidence lower bound.
+        samples: Draws K of z an image for the importance-weighted bound; 0 leaves it out.
+        progress: Called with the number of images that the latter has done since the last call.
+
+    Source: active units from Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519
+    """
+    terms = image_terms(vae, images, seed=seed, mc_samples=mc_samples)
+    mu, kl = latents(vae, images)
+    weighted = None
+    if samples:
+        weighted = Estimate.of(
+            importance_bounds(vae, images, samples=samples, seed=seed, progress=progress)
+        )
+    errors = torch.cat(
+        [
+            (reconstruct(vae, part) - to_unit(part)).square().flatten(1).mean(1)
+            for part in images.split(BATCH)
+        ]
+    ).double()
+    bound = Estimate.of(terms.bound)
+    tightest = (weighted or bound).mean
+    is_mass = vae.config.likelihood == "bernoulli" and is_binary(images)
+    error = float(errors.mean())
+    return Evaluation(
+        bound=bound,
+        log_px=Estimate.of(terms.log_px),
+        kl=Estimate.of(terms.kl),
+        importance_weighted=weighted,
+        samples=samples,
+        bits_per_dim=-tightest / (vae.config.pixels * math.log(2)) if is_mass else None,
+        kl_per_latent=kl.mean(0).tolist(),
+        active_units=int((mu.var(0) > ACTIVE).sum()) if len(images) > 1 else 0,
+        squared_error=Estimate.of(errors),
+        psnr=-10 * math.log10(error) if error else None,
+    )
+
+
+def is_binary(images: Tensor) -> bool:
+    """Whether every value is 0 or 255."""
+    return all(bool(((part == 0) | (part == 255)).all()) for part in images.split(BATCH))

@@ -24,7 +24,7 @@ from convvae import data, figures, runtime
 from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
-from convvae.data.pixels import binarize
+from convvae.data.pixels import binarize, binarize_once
 from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluate import generate, mean_terms, reconstruct
 from convvae.files import write_text
@@ -261,6 +261,8 @@ def finish_epoch(
         model=vae.config,
         data=config.data,
         recipe=config.recipe,
+        binarize=config.binarize,
+        binarize_seed=config.binarize_seed,
         epochs=position.epoch,
         images=position.images,
         bound=float(val_terms.bound),
@@ -316,9 +318,8 @@ def load_images(config: TrainConfig, split: data.Split) -> Tensor:
     images = data.load(config.data, split, data_dir=config.data_dir, limit=limit).images
     if config.image_size is not None:
         images = data.resize(images, config.image_size)
-    if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
-        images = binarize(images, runtime.generator(config.binarize_seed, f"binarize {split}"))
-    return images
+    once = config.binarize == "static" or (config.binarize == "dynamic" and split == "test")
+    return binarize_once(images, split, config.binarize_seed) if once else images
 
 
 def mean_pixel(images: Tensor) -> Tensor:

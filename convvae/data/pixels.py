@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from convvae import runtime
+
 
 def to_unit(images: Tensor) -> Tensor:
     """uint8 [..., C, H, W] in 0..255 -> float32 in [0, 1], on the same device."""
@@ -33,3 +35,8 @@ def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
         level = torch.randint(255, part.shape, dtype=torch.uint8, generator=generator)
         drawn.copy_(level < part).mul_(255)
     return out
+
+
+def binarize_once(images: Tensor, split: str, seed: int) -> Tensor:
+    """Binarise the images of a split the same way every time: a function of (split, seed)."""
+    return binarize(images, runtime.generator(seed, f"binarize {split}"))
