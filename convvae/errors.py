@@ -96,7 +96,7 @@ class NonFiniteLossError(ConvvaeError):
 
 
 class DeviceError(ConvvaeError):
-    """A device or precision that this machine or this build of PyTorch does not have."""
+    """A device, precision or compiler that this machine or this build of PyTorch does not have."""
 
     exit_code = 15
 

@@ -321,3 +321,56 @@ def test_every_error_has_its_own_exit_code():
     assert len(set(codes)) == len(codes)
     assert 0 not in codes
     assert 1 not in codes
+
+
+def test_evaluate_prints_the_numbers_and_writes_them(here, finished_run, capsys):
+    words = ["evaluate", finished_run.path, "--limit", "20", "--samples", "5", "--json", "out.json"]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((here / "out.json").read_text())
+    assert found["protocol"]["images"] == 20
+    assert found["protocol"]["samples"] == 5
+    assert f"{found['bound']['mean']:.2f} ± {found['bound']['standard_error']:.2f}" in printed
+    assert "bound of 5 weights" in printed
+    assert found["importance_weighted"]["mean"] == pytest.approx(found["bound"]["mean"], abs=5)
+
+
+def test_evaluate_says_what_a_cross_entropy_is_and_binarises_as_the_training_did(here, capsys):
+    train = ["train", "digits", *QUICK, "--likelihood", "bernoulli", "--image-size", "16"]
+    assert main([*train, "--out", "grey"]) == 0
+    assert main([*train, "--binarize", "dynamic", "--binarize-seed", "7", "--out", "black"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "grey", "--limit", "9"]) == 0
+    assert "cross-entropy" in capsys.readouterr().out
+    assert main(["evaluate", "black", "--limit", "9", "--json", "a.json"]) == 0
+    printed = capsys.readouterr().out
+    assert "binarize_seed: 7" in printed
+    assert "bits/dim" in printed
+    assert main(["evaluate", "grey", "--limit", "9", "--binarize", "once", "--binarize-seed", "7",
+                 "--json", "b.json"]) == 0  # fmt: skip
+    capsys.readouterr()
+    a, b = (json.loads((here / name).read_text()) for name in ("a.json", "b.json"))
+    assert a["protocol"]["binarize_seed"] == b["protocol"]["binarize_seed"] == 7
+    assert a["bound"] != b["bound"]
+
+
+def test_evaluate_on_one_image_says_what_is_not_defined(finished_run, capsys):
+    assert main(["evaluate", str(finished_run.path), "--limit", "1"]) == 0
+    assert "not defined for one image" in capsys.readouterr().out
+
+
+def test_fewer_than_no_draws_are_refused(finished_run, capsys):
+    line = fails(capsys, errors.ConfigError, "evaluate", finished_run.path, "--samples", "-1")
+    assert "samples" in line
+
+
+def test_compiling_without_a_compiler_is_one_line(here, capsys, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    words = ["train", "digits", *QUICK, "--compile", "on", "--out", "run"]
+    assert "no-such-compiler" in fails(capsys, errors.DeviceError, *words)
+    assert not (here / "run").exists()
+
+
+def test_a_precision_that_does_not_exist_is_one_line(capsys):
+    line = fails(capsys, errors.UsageError, "train", "digits", "--precision", "float16")
+    assert "float16" in line

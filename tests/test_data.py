@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convvae.data import NAMES, ImageSet, Split, fit, load, read_idx, resize
+from convvae.data.pixels import binarize, binarize_once
 from convvae.data.published import PUBLISHED, PublishedFile, digest, identify
 from convvae.errors import (
     ChecksumError,
@@ -753,3 +754,22 @@ def test_resize_keeps_a_flat_image_flat(sides: tuple[int, int, int, int]):
     assert set(scaled.unique().tolist()) <= {0, 200}
     filled = scaled[0, 0] == 200
     assert filled.any(0).all() or filled.any(1).all()
+
+
+def test_binarised_pixels_are_white_with_their_grey_values_probability():
+    images = torch.tensor([0, 51, 128, 255], dtype=torch.uint8).repeat(5000).view(-1, 1, 2, 2)
+    drawn = binarize(images, torch.Generator().manual_seed(0))
+    assert set(drawn.unique().tolist()) == {0, 255}
+    share = (drawn == 255).double().mean(0).flatten()
+    assert share[0] == 0
+    assert share[3] == 1
+    assert share[1].item() == pytest.approx(51 / 255, abs=0.03)
+    assert share[2].item() == pytest.approx(128 / 255, abs=0.03)
+
+
+def test_a_fixed_binarisation_is_a_function_of_split_and_seed():
+    images = torch.full((3, 1, 8, 8), 128, dtype=torch.uint8)
+    one = binarize_once(images, "test", 1)
+    assert torch.equal(one, binarize_once(images, "test", 1))
+    for other in (("train", 1), ("test", 2)):
+        assert not torch.equal(one, binarize_once(images, *other))

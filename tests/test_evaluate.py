@@ -1,8 +1,19 @@
+import math
+
 import pytest
 import torch
 
 from convvae import evaluate
-from convvae.evaluate import evaluating, generate, mean_terms, reconstruct
+from convvae.evaluate import (
+    Estimate,
+    evaluating,
+    evaluation,
+    generate,
+    image_terms,
+    importance_bounds,
+    mean_terms,
+    reconstruct,
+)
 from convvae.model import VAE
 
 
@@ -71,3 +82,72 @@ def test_samples_are_a_function_of_the_seed(vae):
     assert torch.equal(generate(vae, 5, seed=1), generate(vae, 5, seed=1))
     assert not torch.equal(generate(vae, 5, seed=1), generate(vae, 5, seed=2))
     assert generate(vae, 5, seed=1).shape == (5, 1, 12, 10)
+
+
+def test_terms_of_images_average_to_the_mean_terms(vae, images):
+    terms = image_terms(vae, images, seed=3, mc_samples=2)
+    assert terms.log_px.shape == terms.kl.shape == (7,)
+    mean = mean_terms(vae, images, seed=3, mc_samples=2)
+    torch.testing.assert_close(terms.log_px.mean(), mean.log_px)
+    torch.testing.assert_close(terms.kl.mean(), mean.kl)
+
+
+def test_an_estimate_is_the_mean_and_its_standard_error():
+    values = torch.tensor([1.0, 2.0, 6.0], dtype=torch.double)
+    found = Estimate.of(values)
+    assert found.mean == 3.0
+    assert found.standard_error == pytest.approx((7 / 3) ** 0.5)
+    assert Estimate.of(values[:1]) == (1.0, None)
+
+
+def test_an_evaluation_agrees_with_its_parts(vae, images):
+    seen = []
+    found = evaluation(vae, images, seed=1, samples=8, progress=seen.append)
+    assert sum(seen) == 7
+    assert found.bound.mean == pytest.approx(found.log_px.mean - found.kl.mean)
+    assert found.bound.mean == pytest.approx(mean_terms(vae, images, seed=1).bound.item())
+    weighted = importance_bounds(vae, images, samples=8, seed=1)
+    assert found.importance_weighted == Estimate.of(weighted)
+    assert sum(found.kl_per_latent) == pytest.approx(found.kl.mean, rel=1e-4)
+    error = (reconstruct(vae, images) - images / 255).square().mean().item()
+    assert found.squared_error.mean == pytest.approx(error, rel=1e-5)
+    assert found.psnr == pytest.approx(-10 * math.log10(error), rel=1e-5)
+    assert found.bits_per_dim is None  # a density has none
+
+
+def test_bits_per_dim_are_of_binary_images_alone(tiny_model, images):
+    vae = VAE(tiny_model.model_copy(update={"likelihood": "bernoulli"}))
+    assert evaluation(vae, images, seed=0).bits_per_dim is None
+    binary = (images > 127).to(torch.uint8) * 255
+    found = evaluation(vae, binary, seed=0)
+    assert found.bits_per_dim == pytest.approx(-found.bound.mean / (120 * math.log(2)))
+
+
+def test_units_are_active_where_the_posterior_mean_varies(vae, images):
+    with torch.no_grad():
+        for head in (vae.encoder.proj_mu, vae.encoder.proj_logvar):
+            head.weight.zero_()
+            head.bias.zero_()
+        vae.encoder.proj_mu.weight[1].fill_(1.0)
+    found = evaluation(vae, images, seed=0)
+    assert found.active_units == 1
+    assert found.kl_per_latent[0] == found.kl_per_latent[2] == 0
+    assert found.kl_per_latent[1] > 0
+
+
+def test_one_image_has_no_standard_error(vae, images):
+    found = evaluation(vae, images[:1], seed=0, samples=3)
+    assert found.bound.standard_error is None
+    assert found.active_units == 0
+
+
+def test_memory_of_an_importance_weighted_bound_does_not_grow_with_k(vae, images, monkeypatch):
+    largest = []
+    decode = VAE.decode
+    monkeypatch.setattr(
+        VAE, "decode", lambda self, z: largest.append(z[..., 0].numel()) or decode(self, z)
+    )
+    for samples in (60, 400):
+        largest.clear()
+        importance_bounds(vae, images, samples=samples, seed=0)
+        assert max(largest) <= evaluate.BATCH
