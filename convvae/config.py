@@ -35,7 +35,16 @@ MAX_SIDE = 4096
 """Largest image side: beyond it a single image would not fit the memory of training."""
 
 Network = Literal["upsample", "pooled", "transposed", "residual"]
-LikelihoodName = Literal["gaussian", "bernoulli"]
+LikelihoodName = Literal[
+    "gaussian",
+    "gaussian-learned",
+    "gaussian-optimal",
+    "laplace",
+    "bernoulli",
+    "continuous-bernoulli",
+    "discretized-logistic",
+    "discretized-logistic-mixture",
+]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 Binarize = Literal["none", "dynamic", "static"]
@@ -137,7 +146,13 @@ class Architecture(Frozen):
     likelihood: LikelihoodName = "gaussian"
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
-    """Fixed variance of the gaussian likelihood; 0.5 makes the loss squared error + KL."""
+    """Variance of the gaussian and laplace likelihoods; gaussian at 0.5: squared error + KL."""
+    posterior: Literal["diagonal", "full"] = "diagonal"
+    """q(z|x): a Gaussian with a diagonal or a full covariance."""
+    prior: Literal["normal", "mixture", "vamp"] = "normal"
+    """p(z): standard normal, a learned mixture of Gaussians, or of posteriors (VampPrior)."""
+    prior_components: int = Field(default=100, ge=1, le=10_000)
+    """Components of a mixture prior."""
 
     @field_validator("max_filters")
     @classmethod
@@ -146,6 +161,17 @@ class Architecture(Frozen):
             lower, upper = filters // 4 * 4 or 4, (filters // 4 + 1) * 4
             raise ValueError(f"must be divisible by 4, such as {lower} or {upper}")
         return filters
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.prior == "vamp" and self.network != "residual":
+            raise ValueError(
+                "prior vamp encodes learned images beside the real ones, and the batch "
+                f"normalisation of network {self.network} would mix them; use --network residual"
+            )
+        if self.prior == "vamp" and self.posterior != "diagonal":
+            raise ValueError("prior vamp mixes diagonal Gaussians; use --posterior diagonal")
+        return self
 
 
 class ModelConfig(Architecture):

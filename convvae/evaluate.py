@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.data.pixels import to_unit
-from convvae.distributions import kl_per_latent
+from convvae.distributions import DiagonalGaussian, StandardNormal, kl_per_latent
 from convvae.model import VAE
 from convvae.objectives import Terms, elbo, log_weights
 
@@ -147,20 +147,27 @@ def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
         return torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in z.split(BATCH)])
 
 
-def latents(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The posterior means of images, and the KL of each latent.
+def latents(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The posterior means of images, and the mean KL of each latent.
 
     Arguments:
         vae: The model.
         images: uint8, shape [N, C, H, W].
 
     Returns:
-        mu and the KL in nats, each of shape [N, D], float32, on the CPU.
+        mu, shape [N, D], float32, and the KL in nats, shape [D], float64, on the CPU; no KL where
+        it is not a sum over the latents: for a full covariance or a learned prior.
     """
+    means: list[Tensor] = []
+    kl = torch.zeros(vae.config.latent_dims, dtype=torch.float64)
+    splits = vae.config.posterior == "diagonal" and isinstance(vae.prior, StandardNormal)
     with evaluating(vae):
-        found = [vae.encode(to_unit(part.to(vae.device))) for part in images.split(BATCH)]
-        kl = torch.cat([kl_per_latent(q, vae.prior).cpu() for q in found])
-        return torch.cat([q.mean.cpu() for q in found]), kl
+        for part in images.split(BATCH):
+            q = vae.encode(to_unit(part.to(vae.device)))
+            means.append(q.mean.cpu())
+            if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
+                kl += kl_per_latent(q, vae.prior).cpu().double().sum(0)
+    return torch.cat(means), kl / len(images) if splits else None
 
 
 class Estimate(NamedTuple):
@@ -189,7 +196,9 @@ class Evaluation(NamedTuple):
     samples: int
     bits_per_dim: float | None
     """-bound / (C H W log 2) of the tighter bound; None where p(x|z) is no mass of pixel values."""
-    kl_per_latent: list[float]
+    kl_per_latent: list[float] | None
+    """None where the KL is not a sum over the latents."""
+    latents: int
     active_units: int
     """Latents whose posterior mean varies over the images by more than 0.01, of variance 1."""
     squared_error: Estimate
@@ -238,7 +247,8 @@ def evaluation(
     ).double()
     bound = Estimate.of(terms.bound)
     tightest = (weighted or bound).mean
-    is_mass = vae.config.likelihood == "bernoulli" and is_binary(images)
+    name = vae.config.likelihood
+    is_mass = name.startswith("discretized") or (name == "bernoulli" and is_binary(images))
     error = float(errors.mean())
     return Evaluation(
         bound=bound,
@@ -247,7 +257,8 @@ def evaluation(
         importance_weighted=weighted,
         samples=samples,
         bits_per_dim=-tightest / (vae.config.pixels * math.log(2)) if is_mass else None,
-        kl_per_latent=kl.mean(0).tolist(),
+        kl_per_latent=None if kl is None else kl.tolist(),
+        latents=mu.shape[1],
         active_units=int((mu.var(0) > ACTIVE).sum()) if len(images) > 1 else 0,
         squared_error=Estimate.of(errors),
         psnr=-10 * math.log10(error) if error else None,

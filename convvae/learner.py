@@ -23,6 +23,7 @@ WARM_UP = 0.3
 """Share of a one-cycle schedule in which the learning rate rises."""
 START_DIVISOR = 25.0
 """A one-cycle schedule starts at its peak learning rate divided by this."""
+LARGEST = torch.finfo(torch.float32).max
 CYCLES = 4
 """Rises of the weight of the KL term in a cyclical schedule."""
 BETAS = (0.9, 0.999)
@@ -164,7 +165,7 @@ class Learner:
         """
         for vae in (self.vae, self.average):
             if vae is not None:
-                vae.decoder.output_bias.copy_(mean.clamp(0.01, 0.99).logit())
+                vae.decoder.output_bias[: len(mean)] = mean.clamp(0.01, 0.99).logit()
 
     @property
     def weights(self) -> VAE:
@@ -192,8 +193,8 @@ class Learner:
         rate = pace.rate
         if not self.config.bias_correction:
             rate *= without_bias_correction(pace.images // self.config.batch_size + 1)
-        self.rate.fill_(rate)
-        self.beta.fill_(pace.beta)
+        self.rate.fill_(min(rate, LARGEST))
+        self.beta.fill_(min(pace.beta, LARGEST))
         if self.config.ema_images is not None:
             share = averaging_share(self.config.ema_images, pace.images + batch, batch)
             self.share.fill_(share)

@@ -6,7 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from convvae.config import ModelConfig
-from convvae.distributions import DiagonalGaussian, Likelihood, StandardNormal, likelihood
+from convvae.distributions import (
+    HEADS,
+    DiagonalGaussian,
+    FullGaussian,
+    LearnedMixture,
+    Likelihood,
+    Posterior,
+    Prior,
+    StandardNormal,
+    VampPrior,
+)
 from convvae.networks import NETWORKS, Decoder, Encoder
 
 LOGVAR_RANGE = (-20.0, 10.0)
@@ -32,23 +42,51 @@ class VAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        pair = NETWORKS[config.network]
-        sizes = (config.image_size, config.channels, config.max_filters, config.latent_dims)
+        pair, dims = NETWORKS[config.network], config.latent_dims
         more = {"depth": config.depth} if pair.has_depth else {}
-        self.encoder: Encoder = pair.encoder(*sizes, **more)
-        self.decoder: Decoder = pair.decoder(*sizes, **more)
-        self.prior = StandardNormal(config.latent_dims)
+        spread = dims if config.posterior == "diagonal" else dims * (dims + 1) // 2
+        self.head = HEADS[config.likelihood](config.variance)
+        outputs = config.channels * self.head.outputs
+        self.encoder: Encoder = pair.encoder(
+            config.image_size, config.channels, config.max_filters, dims, spread, **more
+        )
+        self.decoder: Decoder = pair.decoder(
+            config.image_size, outputs, config.max_filters, dims, **more
+        )
+        self.prior: Prior = self._make_prior()
 
-    def encode(self, x: Tensor) -> DiagonalGaussian:
+    def _make_prior(self) -> Prior:
+        config = self.config
+        match config.prior:
+            case "normal":
+                return StandardNormal(config.latent_dims)
+            case "mixture":
+                return LearnedMixture(config.latent_dims, config.prior_components)
+            case "vamp":
+                shape = (config.channels, *config.image_size)
+                return VampPrior(
+                    config.latent_dims, config.prior_components, shape, self._components
+                )
+
+    def _components(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and logvar of images' posteriors, which a VampPrior mixes."""
+        q = self.encode(images)
+        assert isinstance(q, DiagonalGaussian)
+        return q.mu, q.logvar
+
+    def encode(self, x: Tensor) -> Posterior:
         """Images x [B, C, H, W] in [0, 1] -> posterior q(z|x) over z [B, D]."""
-        mu, logvar = self.encoder(x)
-        return DiagonalGaussian(mu.float(), logvar.float().clamp(*LOGVAR_RANGE))
+        mu, spread = self.encoder(x)
+        mu, spread, dims = mu.float(), spread.float(), self.config.latent_dims
+        logvar = spread[:, :dims].clamp(*LOGVAR_RANGE)
+        if self.config.posterior == "full":
+            return FullGaussian(mu, logvar, spread[:, dims:])
+        return DiagonalGaussian(mu, logvar)
 
     def decode(self, z: Tensor) -> Likelihood:
         """Latents z [..., D] -> likelihood p(x|z) over x [..., C, H, W]."""
         output = self.decoder(z.reshape(-1, z.shape[-1]))
-        output = output.reshape(*z.shape[:-1], *output.shape[1:])
-        return likelihood(self.config.likelihood, output.float(), self.config.variance)
+        return self.head(output.reshape(*z.shape[:-1], *output.shape[1:]).float())
 
     @property
     def device(self) -> torch.device:

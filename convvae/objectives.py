@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from convvae.config import ModelConfig
-from convvae.distributions import DiagonalGaussian, gaussian_squared_error, kl_divergence
+from convvae.distributions import Posterior, gaussian_squared_error, kl_divergence
 from convvae.model import VAE
 
 
@@ -33,7 +33,8 @@ class Terms(NamedTuple):
 def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
     r"""The evidence lower bound E_q[log p(x|z)] - KL(q(z|x) || p(z)), by K draws of z.
 
-    The K log-likelihoods are averaged (not the K images or logits); the KL is exact.
+    The K log-likelihoods are averaged (not the K images or logits). The KL is exact where it has a
+    closed form, and else the mean over the same draws.
 
     Arguments:
         vae: The model.
@@ -45,11 +46,11 @@ def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
     q = vae.encode(x)
     if eps is None:
         eps = torch.randn_like(q.mean).unsqueeze(0)
-    p = vae.decode(q.rsample(eps))
-    return Terms(log_px=p.log_prob(x).mean(0), kl=kl_divergence(q, vae.prior))
+    z = q.rsample(eps)
+    return Terms(vae.decode(z).log_prob(x).mean(0), kl_divergence(q, vae.prior, z))
 
 
-def log_weights(vae: VAE, x: Tensor, q: DiagonalGaussian, eps: Tensor) -> Tensor:
+def log_weights(vae: VAE, x: Tensor, q: Posterior, eps: Tensor) -> Tensor:
     r"""Logarithms of the importance weights p(x|z) p(z) / q(z|x) of K draws z ~ q(z|x).
 
     Arguments:

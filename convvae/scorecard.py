@@ -60,13 +60,13 @@ def lines(found: Evaluation) -> list[str]:
         rows.append((name, in_words(found.importance_weighted), "nats per image"))
     if found.bits_per_dim is not None:
         rows.append(("bits/dim", f"{found.bits_per_dim:.4f}", "of the tighter bound"))
-    latents = len(found.kl_per_latent)
-    ordered = " ".join(f"{kl:.2f}" for kl in sorted(found.kl_per_latent, reverse=True))
-    rows += [
-        ("active units", f"{found.active_units} of {latents}", "variance of the mean over 0.01"),
-        ("KL per latent", ordered, "nats, largest first"),
-        ("squared error", in_words(found.squared_error, 6), "per value, of the mean's decoding"),
-    ]
+    units = f"{found.active_units} of {found.latents}"
+    rows.append(("active units", units, "variance of the mean over 0.01"))
+    if found.kl_per_latent is not None:
+        ordered = " ".join(f"{kl:.2f}" for kl in sorted(found.kl_per_latent, reverse=True))
+        rows.append(("KL per latent", ordered, "nats, largest first"))
+    error = in_words(found.squared_error, 6)
+    rows.append(("squared error", error, "per value, of the mean's decoding"))
     if found.psnr is not None:
         rows.append(("PSNR", f"{found.psnr:.2f}", "dB"))
     return [f"  {name:<22} {value}  ({unit})" for name, value, unit in rows]
@@ -82,7 +82,7 @@ def remarks(vae: VAE, images: Tensor, found: Evaluation) -> list[str]:
         )
     if len(images) == 1:
         said.append("note: standard errors and active units are not defined for one image")
-    dead = len(found.kl_per_latent) - found.active_units
+    dead = found.latents - found.active_units
     if dead and len(images) > 1:
         said.append(
             f"note: {dead} latents are not used; fewer latents, --beta below 1 or "

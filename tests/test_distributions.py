@@ -2,18 +2,21 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal
 from torch.distributions import kl_divergence as torch_kl
 
 from convvae.distributions import (
+    HEADS,
     Bernoulli,
     DiagonalGaussian,
+    FullGaussian,
     Gaussian,
+    LearnedMixture,
     StandardNormal,
+    VampPrior,
     gaussian_log_prob,
     gaussian_squared_error,
     kl_divergence,
-    likelihood,
 )
 
 
@@ -100,15 +103,138 @@ def test_squared_error_is_recovered_from_the_log_probability(variance):
     assert recovered == pytest.approx(error.tolist(), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
+def made(name, raw, variance=0.3):
+    """The likelihood called `name` around a raw output [outputs * C, H, W], evaluating."""
+    return HEADS[name](variance).eval()(raw)
+
+
+@pytest.mark.parametrize("name", HEADS)
 def test_likelihoods_by_name_reduce_the_pixels_and_keep_the_batch(name):
-    p = likelihood(name, torch.randn(3, 5, 2, 8, 9), variance=0.5)
-    assert p.log_prob(torch.rand(5, 2, 8, 9)).shape == (3, 5)
+    raw = torch.randn(3, 5, 2 * HEADS[name].outputs, 8, 9)
+    p = made(name, raw)
+    x = torch.randint(256, (5, 2, 8, 9)) / 255
+    assert p.log_prob(x).shape == (3, 5)
+    assert torch.isfinite(p.log_prob(x)).all()
     assert p.mean.shape == (3, 5, 2, 8, 9)
     assert p.mean.min() > 0
     assert p.mean.max() < 1
+    assert p.sample(torch.Generator().manual_seed(0)).shape == (3, 5, 2, 8, 9)
 
 
-def test_an_unknown_likelihood_is_refused():
-    with pytest.raises(KeyError, match="poisson"):
-        likelihood("poisson", torch.zeros(1, 1, 8, 8), variance=0.5)
+DENSITIES = ["gaussian", "gaussian-learned", "gaussian-optimal", "laplace"]
+MASSES = ["discretized-logistic", "discretized-logistic-mixture"]
+
+
+@pytest.mark.parametrize("logit", [-6.0, -1e-4, 0.0, 0.7, 5.0])
+@pytest.mark.parametrize("name", [*DENSITIES, "continuous-bernoulli"])
+def test_densities_integrate_to_one_and_have_their_mean(name, logit):
+    p = made(name, torch.full((1, 1, 1), logit, dtype=torch.double))
+    ends = (0.0, 1.0) if name == "continuous-bernoulli" else (-20.0, 21.0)
+    x = torch.linspace(*ends, 400_001, dtype=torch.double).view(-1, 1, 1, 1)
+    density = p.log_prob(x).exp()
+    assert torch.trapezoid(density, x.flatten()).item() == pytest.approx(1.0, abs=1e-5)
+    mean = torch.trapezoid(density * x.flatten(), x.flatten()).item()
+    assert p.mean.item() == pytest.approx(mean, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", MASSES)
+@pytest.mark.parametrize("scale", [0.01, 1.0, 5.0])
+def test_masses_sum_to_one_over_the_levels_and_have_their_mean(name, scale):
+    generator = torch.Generator().manual_seed(3)
+    raw = scale * torch.randn(HEADS[name].outputs, 1, 1, generator=generator, dtype=torch.double)
+    p = made(name, raw)
+    x = (torch.arange(256, dtype=torch.double) / 255).view(-1, 1, 1, 1)
+    mass = p.log_prob(x).exp()
+    assert mass.sum().item() == pytest.approx(1.0, abs=1e-9)
+    assert p.mean.item() == pytest.approx((mass * x.flatten()).sum().item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_samples_have_the_mean_of_their_distribution(name):
+    raw = torch.linspace(-2, 2, HEADS[name].outputs).view(-1, 1, 1).expand(-1, 200, 200)
+    p = made(name, raw)
+    drawn = p.sample(torch.Generator().manual_seed(1))
+    error = drawn.std().item() / 200
+    assert drawn.mean().item() == pytest.approx(p.mean.mean().item(), abs=5 * error + 1e-4)
+    if name in MASSES:
+        assert ((drawn * 255).round() / 255 == drawn).all()
+
+
+def test_colour_channels_keep_their_own_parameters():
+    raw = torch.zeros(6, 1, 1)
+    raw[0], raw[1], raw[2] = -4.0, 0.0, 4.0
+    mean = made("discretized-logistic", raw).mean.flatten().tolist()
+    assert mean == sorted(mean)
+    assert mean[1] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_learned_variance_is_a_parameter_and_an_optimal_one_follows_the_error():
+    learned = HEADS["gaussian-learned"](0.3)
+    assert [p.shape for p in learned.parameters()] == [()]
+    optimal, x = HEADS["gaussian-optimal"](0.3).train(), torch.rand(4, 1, 6, 6)
+    raw = torch.zeros(4, 1, 6, 6, requires_grad=True)
+    p = optimal(raw)
+    best = p.log_prob(x).sum()
+    error = (x - 0.5).square().mean().item()
+    assert p.variance.item() == pytest.approx(error)
+    for variance in (0.9 * error, 1.1 * error):
+        assert Gaussian(torch.full_like(x, 0.5), variance).log_prob(x).sum() < best
+    # The gradient is that of -n/2 log(mean squared error), whose optimum is taken out.
+    (gradient,) = torch.autograd.grad(best, raw)
+    whole = -0.5 * x.numel() * (x - raw.sigmoid()).square().mean().log()
+    torch.testing.assert_close(gradient, torch.autograd.grad(whole, raw)[0])
+    assert optimal.variance.item() == pytest.approx(0.9 * 0.3 + 0.1 * error)
+
+
+@pytest.fixture
+def full():
+    mu, logvar = torch.randn(2, 5, 3).double()
+    return FullGaussian(mu, logvar, torch.randn(5, 3).double())
+
+
+def test_a_full_gaussian_is_that_of_torch(full):
+    theirs = MultivariateNormal(full.mu, scale_tril=full.scale_tril)
+    z = torch.randn(7, 5, 3).double()
+    torch.testing.assert_close(full.log_prob(z), theirs.log_prob(z))
+    standard = MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
+    torch.testing.assert_close(kl_divergence(full, StandardNormal(3)), torch_kl(theirs, standard))
+    eps = torch.randn(2, 5, 3).double()
+    expected = full.mu + torch.einsum("bij,kbj->kbi", full.scale_tril, eps)
+    torch.testing.assert_close(full.rsample(eps), expected)
+
+
+def test_a_full_gaussian_without_correlations_is_the_diagonal_one(q):
+    plain = FullGaussian(q.mu, q.logvar, torch.zeros(5, 3).double())
+    z = torch.randn(4, 5, 3).double()
+    torch.testing.assert_close(plain.log_prob(z), q.log_prob(z))
+    ours, theirs = (kl_divergence(one, StandardNormal(3)) for one in (plain, q))
+    torch.testing.assert_close(ours, theirs)
+
+
+def encode(images):
+    mu = images.flatten(1)[:, :2] * 4
+    return mu, torch.full_like(mu, -0.5)
+
+
+def priors():
+    return [LearnedMixture(2, 4), VampPrior(2, 3, (1, 2, 2), encode), StandardNormal(2)]
+
+
+@pytest.mark.parametrize("prior", priors(), ids=lambda prior: type(prior).__name__)
+def test_priors_integrate_to_one_and_draw_what_they_say(prior):
+    axis = torch.linspace(-9, 9, 721)
+    grid = torch.cartesian_prod(axis, axis)
+    mass = prior.log_prob(grid).exp() * (18 / 720) ** 2
+    assert mass.sum().item() == pytest.approx(1.0, abs=1e-3)
+    drawn = prior.sample(40_000, torch.Generator().manual_seed(0))
+    mean = (mass.unsqueeze(1) * grid).sum(0)
+    torch.testing.assert_close(drawn.mean(0), mean.detach(), rtol=0, atol=0.05)
+
+
+def test_the_divergence_from_a_learned_prior_is_the_mean_over_the_draws(q):
+    prior = LearnedMixture(3, 4).double()
+    z = q.rsample(torch.randn(6, 5, 3).double())
+    expected = (q.log_prob(z) - prior.log_prob(z)).mean(0)
+    torch.testing.assert_close(kl_divergence(q, prior, z), expected)
+    with pytest.raises(ValueError, match="needs draws"):
+        kl_divergence(q, prior)

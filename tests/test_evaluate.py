@@ -128,7 +128,7 @@ def test_units_are_active_where_the_posterior_mean_varies(vae, images):
         for head in (vae.encoder.proj_mu, vae.encoder.proj_logvar):
             head.weight.zero_()
             head.bias.zero_()
-        vae.encoder.proj_mu.weight[1].fill_(1.0)
+        vae.encoder.proj_mu.weight[1].fill_(100.0)
     found = evaluation(vae, images, seed=0)
     assert found.active_units == 1
     assert found.kl_per_latent[0] == found.kl_per_latent[2] == 0

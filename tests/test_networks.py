@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from convvae.networks import NETWORKS, UpConv2d
+from convvae.networks import NETWORKS, ResidualDecoder, ResidualEncoder, UpConv2d
 from convvae.networks.residual import ResidualBlock, StandardizedConv2d
 
 
@@ -11,7 +11,7 @@ def pair(name, size, channels=1, filters=64, latents=8):
     kinds = NETWORKS[name]
     depth = {"depth": 1} if kinds.has_depth else {}
     return (
-        kinds.encoder(size, channels, filters, latents, **depth),
+        kinds.encoder(size, channels, filters, latents, latents, **depth),
         kinds.decoder(size, channels, filters, latents, **depth),
     )
 
@@ -140,7 +140,7 @@ def test_residual_scores_an_image_alone_as_in_a_batch():
 
 
 def test_depth_is_the_number_of_residual_blocks():
-    encoder, decoder = (NETWORKS["residual"].encoder, NETWORKS["residual"].decoder)
+    encoder = ResidualEncoder((16, 16), 1, 8, 2, 2, depth=3)
+    decoder = ResidualDecoder((16, 16), 1, 8, 2, depth=3)
     for half in (encoder, decoder):
-        made = half((16, 16), 1, 8, 2, depth=3)
-        assert sum(isinstance(part, ResidualBlock) for part in made.modules()) == 9
+        assert sum(isinstance(part, ResidualBlock) for part in half.modules()) == 9

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from benchmarks.engine import CPU, model, settings
 from benchmarks.workers.common import SIDE, WARM_UP
@@ -28,9 +26,11 @@ def average_gradients(learner: Learner, processes: int) -> None:
 
     def hook(*_: Any) -> None:  # noqa: ANN401
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        total: Tensor = parameters_to_vector(gradients)
+        total = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(total)
-        vector_to_parameters(total / processes, gradients)
+        parts = (total / processes).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     learner.optimizer.register_step_pre_hook(hook)
 

@@ -17,6 +17,7 @@ class Encoder(nn.Module, ABC):
         channels: Channels C of the images.
         filters: Filters F of the widest convolution.
         latent_dims: Number of latents D.
+        spread_dims: Numbers S that describe the spread of q(z|x); the first D are logvar.
     """
 
     proj_mu: nn.Module
@@ -24,13 +25,18 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def __init__(
-        self, image_size: tuple[int, int], channels: int, filters: int, latent_dims: int
+        self,
+        image_size: tuple[int, int],
+        channels: int,
+        filters: int,
+        latent_dims: int,
+        spread_dims: int,
     ) -> None:
         super().__init__()
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, C, H, W] -> mu, logvar, each [B, D]."""
+        """x [B, C, H, W] -> mu [B, D] and the spread [B, S]."""
 
 
 class Decoder(nn.Module, ABC):
@@ -38,7 +44,7 @@ class Decoder(nn.Module, ABC):
 
     Arguments:
         image_size: Height and width of the images.
-        channels: Channels C of the images.
+        channels: Channels of the output, those of the likelihood's parameters.
         filters: Filters F of the widest convolution.
         latent_dims: Number of latents D.
     """

@@ -41,17 +41,22 @@ class PooledEncoder(Encoder):
     """2 x [Conv 5x5 -> MaxPool 2 -> BatchNorm -> ReLU], then two heads with a hidden layer."""
 
     def __init__(
-        self, image_size: tuple[int, int], channels: int, filters: int, latent_dims: int
+        self,
+        image_size: tuple[int, int],
+        channels: int,
+        filters: int,
+        latent_dims: int,
+        spread_dims: int,
     ) -> None:
-        super().__init__(image_size, channels, filters, latent_dims)
+        super().__init__(image_size, channels, filters, latent_dims, spread_dims)
         h, w = cells(image_size, STRIDE)
         self.conv1 = _convolve(channels, filters)
         self.conv2 = _convolve(filters, filters)
         self.proj_mu = _head(h * w * filters, latent_dims)
-        self.proj_logvar = _head(h * w * filters, latent_dims)
+        self.proj_logvar = _head(h * w * filters, spread_dims)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, C, H, W] -> mu, logvar, each [B, D]."""
+        """x [B, C, H, W] -> mu [B, D] and the spread [B, S]."""
         h = self.conv2(self.conv1(x)).flatten(1)
         return self.proj_mu(h), self.proj_logvar(h)
 

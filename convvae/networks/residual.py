@@ -69,9 +69,15 @@ class ResidualEncoder(Encoder):
     """
 
     def __init__(
-        self, image_size: tuple[int, int], channels: int, filters: int, latent_dims: int, depth: int
+        self,
+        image_size: tuple[int, int],
+        channels: int,
+        filters: int,
+        latent_dims: int,
+        spread_dims: int,
+        depth: int,
     ) -> None:
-        super().__init__(image_size, channels, filters, latent_dims)
+        super().__init__(image_size, channels, filters, latent_dims, spread_dims)
         h, w = cells(image_size, STRIDE)
         self.conv1 = nn.Conv2d(channels, filters // 2, 3, stride=2, padding=1)
         self.stage1 = _stage(filters // 2, depth)
@@ -80,10 +86,10 @@ class ResidualEncoder(Encoder):
         self.conv3 = StandardizedConv2d(filters, filters, stride=2)
         self.stage3 = _stage(filters, depth)
         self.proj_mu = nn.Linear(h * w * filters, latent_dims)
-        self.proj_logvar = nn.Linear(h * w * filters, latent_dims)
+        self.proj_logvar = nn.Linear(h * w * filters, spread_dims)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, C, H, W] -> mu, logvar, each [B, D]."""
+        """x [B, C, H, W] -> mu [B, D] and the spread [B, S]."""
         h = self.stage1(self.conv1(x))
         h = self.stage2(self.conv2(silu(h)))
         h = self.stage3(self.conv3(silu(h)))

@@ -19,9 +19,14 @@ class StridedEncoder(Encoder):
     """
 
     def __init__(
-        self, image_size: tuple[int, int], channels: int, filters: int, latent_dims: int
+        self,
+        image_size: tuple[int, int],
+        channels: int,
+        filters: int,
+        latent_dims: int,
+        spread_dims: int,
     ) -> None:
-        super().__init__(image_size, channels, filters, latent_dims)
+        super().__init__(image_size, channels, filters, latent_dims, spread_dims)
         h, w = cells(image_size, STRIDE)
         self.conv1 = nn.Conv2d(channels, filters // 4, 3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(filters // 4)
@@ -30,10 +35,10 @@ class StridedEncoder(Encoder):
         self.conv3 = nn.Conv2d(filters // 2, filters, 3, stride=2, padding=1)
         self.bn3 = nn.BatchNorm2d(filters)
         self.proj_mu = nn.Linear(h * w * filters, latent_dims)
-        self.proj_logvar = nn.Linear(h * w * filters, latent_dims)
+        self.proj_logvar = nn.Linear(h * w * filters, spread_dims)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, C, H, W] -> mu, logvar, each [B, D]."""
+        """x [B, C, H, W] -> mu [B, D] and the spread [B, S]."""
         h = _rectify(self.bn1(self.conv1(x)))
         h = _rectify(self.bn2(self.conv2(h)))
         h = _rectify(self.bn3(self.conv3(h)))

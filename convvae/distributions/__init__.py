@@ -1,0 +1,58 @@
+"""The probability in a VAE: posteriors q(z|x), priors p(z), likelihoods p(x|z), and KL(q || p).
+
+In the style of `torch.distributions`, and always reduced to one number an image: `log_prob` sums
+over the latents or over the pixels, in nats. Random draws take their standard normal noise, or a
+generator, as an argument, so that everything here is a function of its arguments.
+"""
+
+from convvae.distributions.likelihoods import (
+    HEADS,
+    Bernoulli,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Gaussian,
+    Head,
+    Laplace,
+    Likelihood,
+    OptimalGaussian,
+    gaussian_log_prob,
+    gaussian_squared_error,
+)
+from convvae.distributions.posteriors import (
+    DiagonalGaussian,
+    FullGaussian,
+    Posterior,
+    kl_divergence,
+    kl_per_latent,
+)
+from convvae.distributions.priors import (
+    GaussianMixture,
+    LearnedMixture,
+    Prior,
+    StandardNormal,
+    VampPrior,
+)
+
+__all__ = [
+    "HEADS",
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "DiagonalGaussian",
+    "DiscretizedLogistic",
+    "FullGaussian",
+    "Gaussian",
+    "GaussianMixture",
+    "Head",
+    "Laplace",
+    "LearnedMixture",
+    "Likelihood",
+    "OptimalGaussian",
+    "Posterior",
+    "Prior",
+    "StandardNormal",
+    "VampPrior",
+    "gaussian_log_prob",
+    "gaussian_squared_error",
+    "kl_divergence",
+    "kl_per_latent",
+]

@@ -1,0 +1,370 @@
+"""Likelihoods p(x|z): what a decoder's raw output says of the pixels.
+
+A likelihood is always reduced to one number an image: `log_prob` sums over channels and pixels, in
+nats. Pixels x are in [0, 1]; an 8-bit value v is x = v / 255. A *head* turns the raw output of a
+decoder, with `outputs` numbers a value of the image, into the likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOG_2PI = math.log(2 * math.pi)
+LEVELS = 256
+"""Values of an 8-bit pixel."""
+LOG_SCALE_RANGE = (-7.0, 3.0)
+"""Logarithms of the scales of logistics are clamped to this range."""
+START_LOG_SCALE = -2.0
+"""log b where the raw output is 0."""
+COMPONENTS = 5
+"""Logistics of a mixture."""
+
+
+class Likelihood(ABC):
+    """A distribution p(x|z) over images x of shape [..., C, H, W]."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[x|z], shape [..., C, H, W]."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) in nats, summed over C, H, W: shape [...]."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x on the CPU, shape [..., C, H, W]; densities may leave [0, 1]."""
+
+
+class Bernoulli(Likelihood):
+    r"""p(x|z) = prod m^x (1 - m)^(1 - x) with m = sigmoid(logits).
+
+    Normalised over binary x. For grey x in (0, 1) the same expression is the expected log-
+    probability of the image binarised at random with probabilities x: a cross-entropy, not a
+    density, and not to be compared with one.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z] = sigmoid(logits), shape [..., C, H, W]."""
+        return torch.sigmoid(self.logits)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) in nats, shape [...]."""
+        logits, x = torch.broadcast_tensors(self.logits, x)
+        return -_sum(F.binary_cross_entropy_with_logits(logits, x, reduction="none"))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x in {0, 1} on the CPU, shape [..., C, H, W]."""
+        return (_uniform(self.logits, generator) < self.mean.cpu()).float()
+
+
+class ContinuousBernoulli(Likelihood):
+    r"""p(x|z) = prod C(m) m^x (1 - m)^(1 - x) over x in [0, 1], with m = sigmoid(logits).
+
+    The constant C(m) = 2 atanh(1 - 2m) / (1 - 2m) makes the Bernoulli expression a density.
+
+    Source: Loaiza-Ganem & Cunningham 2019, https://arxiv.org/abs/1907.06845
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        self._each = torch.distributions.ContinuousBernoulli(logits=logits, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z], which is not m, shape [..., C, H, W]."""
+        return self._each.mean
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) in nats, shape [...]."""
+        return _sum(self._each.log_prob(x))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x in [0, 1] on the CPU, shape [..., C, H, W]."""
+        return self._each.icdf(_uniform(self.logits, generator).to(self.logits.device)).cpu()
+
+
+class Gaussian(Likelihood):
+    r"""p(x|z) = prod N(x; m, variance), one variance for all pixels.
+
+    With variance 1/2 its negative logarithm is the squared error plus n/2 log(pi) for n pixels.
+
+    Arguments:
+        mean: The means m, shape [..., C, H, W].
+        variance: The variance of a pixel, in units of squared intensity.
+    """
+
+    def __init__(self, mean: Tensor, variance: float | Tensor) -> None:
+        self._mean = mean
+        self.variance = variance
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z] = m, shape [..., C, H, W]."""
+        return self._mean
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) in nats, shape [...]."""
+        squared_error = _sum((x - self._mean) ** 2)
+        pixels = math.prod(self._mean.shape[-3:])
+        return gaussian_log_prob(squared_error, pixels, self.variance)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x on the CPU, shape [..., C, H, W]."""
+        noise = torch.randn(self._mean.shape, generator=generator)
+        scale = torch.as_tensor(self.variance).detach().cpu().sqrt()
+        return self._mean.cpu() + scale * noise
+
+
+class Laplace(Likelihood):
+    r"""p(x|z) = prod exp(-|x - m| / b) / 2b, one scale b = sqrt(variance / 2) for all pixels.
+
+    Arguments:
+        mean: The means m, shape [..., C, H, W].
+        variance: The variance of a pixel, 2 b^2, in units of squared intensity.
+    """
+
+    def __init__(self, mean: Tensor, variance: float) -> None:
+        self._mean = mean
+        self.scale = math.sqrt(variance / 2)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z] = m, shape [..., C, H, W]."""
+        return self._mean
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) in nats, shape [...]."""
+        return _sum(-(x - self._mean).abs() / self.scale - math.log(2 * self.scale))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x on the CPU, shape [..., C, H, W]."""
+        centred = _uniform(self._mean, generator) - 0.5
+        return self._mean.cpu() - self.scale * centred.sign() * (-2 * centred.abs()).log1p()
+
+
+class DiscretizedLogistic(Likelihood):
+    r"""A probability for each of the 256 levels: a mixture of logistics, integrated over bins.
+
+    P(v) = sum_k w_k [s((x + h - m_k) / b_k) - s((x - h - m_k) / b_k)] with x = v / 255, h = 1 / 510
+    and s the sigmoid; the bin of v = 0 reaches to minus infinity, that of v = 255 to infinity. It
+    sums to 1 over the levels, so that bits per dimension of 8-bit images are true.
+
+    Arguments:
+        logits: Of the weights w, shape [..., C, H, W, M].
+        locations: Of the logistics, m, in units of intensity, the same shape.
+        log_scales: log b, the same shape.
+
+    Source: Salimans et al. 2017, https://arxiv.org/abs/1701.05517, each channel on its own
+    """
+
+    def __init__(self, logits: Tensor, locations: Tensor, log_scales: Tensor) -> None:
+        self.log_weights = logits.log_softmax(-1)
+        self.locations = locations
+        self.log_scales = log_scales.clamp(*LOG_SCALE_RANGE)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x|z], shape [..., C, H, W]."""
+        # E[v] = sum over v >= 1 of P(V >= v), level by level to keep memory small.
+        total = torch.zeros_like(self.locations[..., 0])
+        for level in range(1, LEVELS):
+            edge = (level - 0.5) / (LEVELS - 1)
+            above = torch.sigmoid((self.locations - edge) * torch.exp(-self.log_scales))
+            total += (self.log_weights.exp() * above).sum(-1)
+        return total / (LEVELS - 1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log P(x|z) in nats, shape [...]; x in whole levels."""
+        x = x.unsqueeze(-1)
+        half, inverse = 0.5 / (LEVELS - 1), torch.exp(-self.log_scales)
+        upper = (x + half - self.locations) * inverse
+        lower = (x - half - self.locations) * inverse
+        # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)), without cancellation.
+        width = torch.log(-torch.expm1(-2 * half * inverse))
+        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + width
+        each = torch.where(x < half, F.logsigmoid(upper), inside)
+        each = torch.where(x > 1 - half, F.logsigmoid(-lower), each)
+        return _sum((self.log_weights + each).logsumexp(-1))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""
+        log_weights = self.log_weights.cpu()
+        gumbel = -torch.log(-torch.log(_uniform(log_weights, generator).clamp_min(1e-20)))
+        chosen = (log_weights + gumbel).argmax(-1, keepdim=True)
+        m = self.locations.cpu().gather(-1, chosen).squeeze(-1)
+        b = self.log_scales.cpu().gather(-1, chosen).squeeze(-1).exp()
+        x = m + b * torch.logit(_uniform(m, generator), eps=1e-6)
+        return (x.clamp(0, 1) * (LEVELS - 1)).round() / (LEVELS - 1)
+
+
+def gaussian_log_prob(squared_error: Tensor, pixels: int, variance: float | Tensor) -> Tensor:
+    """log N of `pixels` values at that summed squared error: -SSE/(2v) - n/2 log(2 pi v), nats."""
+    log_variance = variance.log() if isinstance(variance, Tensor) else math.log(variance)
+    return -squared_error / (2 * variance) - 0.5 * pixels * (LOG_2PI + log_variance)
+
+
+def gaussian_squared_error(log_px: float, pixels: int, variance: float) -> float:
+    """The summed squared error SSE behind a log-probability: inverse of `gaussian_log_prob`."""
+    return -2 * variance * (log_px + 0.5 * pixels * (LOG_2PI + math.log(variance)))
+
+
+class Head(nn.Module, ABC):
+    """From a decoder's raw output [..., outputs * C, H, W] to the likelihood of x [..., C, H, W].
+
+    The first C channels are the logits of the mean, or of the location, in every head.
+
+    Arguments:
+        variance: Of a pixel, for those that have a fixed one.
+    """
+
+    outputs = 1
+    """Numbers of the raw output a value of the image."""
+
+    def __init__(self, variance: float) -> None:
+        super().__init__()
+        self.fixed_variance = variance
+
+    @abstractmethod
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output -> likelihood."""
+
+
+class BernoulliHead(Head):
+    """Logits of a Bernoulli."""
+
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output -> likelihood."""
+        return Bernoulli(output)
+
+
+class ContinuousBernoulliHead(Head):
+    """Logits of a continuous Bernoulli."""
+
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output -> likelihood."""
+        return ContinuousBernoulli(output)
+
+
+class GaussianHead(Head):
+    """Logits of the mean of a Gaussian of fixed variance."""
+
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output -> likelihood."""
+        return Gaussian(torch.sigmoid(output), self.fixed_variance)
+
+
+class LearnedGaussianHead(Head):
+    """Logits of the mean of a Gaussian; its variance is learned, the same for all pixels."""
+
+    def __init__(self, variance: float) -> None:
+        super().__init__(variance)
+        self.logvar = nn.Parameter(torch.tensor(math.log(variance)))
+
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output -> likelihood."""
+        return Gaussian(torch.sigmoid(output), self.logvar.exp())
+
+
+class OptimalGaussian(Gaussian):
+    """A Gaussian whose variance, in training, is the mean squared error of the images scored.
+
+    That is the variance of the highest likelihood. `seen` is told it, and keeps a running average
+    for evaluation, where the variance is that of the average.
+
+    Source: Rybkin et al. 2021, https://arxiv.org/abs/2006.13202
+    """
+
+    def __init__(self, mean: Tensor, variance: Tensor, seen: Callable[[Tensor], None]) -> None:
+        super().__init__(mean, variance)
+        self.seen = seen
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) in nats, shape [...]."""
+        # At the optimum the derivative by the variance is zero: it may be taken as a constant.
+        self.variance = (x - self.mean).square().mean().detach().clamp_min(1e-6)
+        self.seen(self.variance)
+        return super().log_prob(x)
+
+
+class OptimalGaussianHead(Head):
+    """Logits of the mean of an `OptimalGaussian`; keeps the running variance."""
+
+    variance: Tensor
+
+    def __init__(self, variance: float) -> None:
+        super().__init__(variance)
+        self.register_buffer("variance", torch.tensor(variance))
+
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output -> likelihood."""
+        mean = torch.sigmoid(output)
+        if not self.training:
+            return Gaussian(mean, self.variance)
+        return OptimalGaussian(mean, self.variance, self._remember)
+
+    def _remember(self, variance: Tensor) -> None:
+        self.variance.lerp_(variance, 0.1)
+
+
+class LaplaceHead(Head):
+    """Logits of the mean of a Laplace distribution of fixed variance."""
+
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output -> likelihood."""
+        return Laplace(torch.sigmoid(output), self.fixed_variance)
+
+
+class DiscretizedLogisticHead(Head):
+    """Logit of the location, and log-scale, of one discretised logistic."""
+
+    outputs = 2
+    components = 1
+
+    def forward(self, output: Tensor) -> Likelihood:
+        """Raw output, ordered (location, log-scale, weight) x component x C -> likelihood."""
+        parts = output.unflatten(-3, (self.outputs, -1)).movedim(-4, -1)
+        locations, log_scales, *weights = parts.split(self.components, -1)
+        logits = weights[0] if weights else torch.zeros_like(locations)
+        return DiscretizedLogistic(logits, locations.sigmoid(), log_scales + START_LOG_SCALE)
+
+
+class MixtureHead(DiscretizedLogisticHead):
+    """Logits of the locations, log-scales and logits of the weights of several logistics."""
+
+    outputs = 3 * COMPONENTS
+    components = COMPONENTS
+
+
+HEADS: dict[str, type[Head]] = {
+    "bernoulli": BernoulliHead,
+    "continuous-bernoulli": ContinuousBernoulliHead,
+    "gaussian": GaussianHead,
+    "gaussian-learned": LearnedGaussianHead,
+    "gaussian-optimal": OptimalGaussianHead,
+    "laplace": LaplaceHead,
+    "discretized-logistic": DiscretizedLogisticHead,
+    "discretized-logistic-mixture": MixtureHead,
+}
+"""The likelihoods by name."""
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Sum over C, H, W."""
+    return values.sum((-3, -2, -1))
+
+
+def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform draws on the CPU, of a tensor's shape."""
+    return torch.rand(like.shape, generator=generator)

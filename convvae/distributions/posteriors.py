@@ -1,0 +1,164 @@
+"""Posteriors q(z|x), and their divergence from a prior."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from convvae.distributions.priors import Prior, StandardNormal
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Posterior(ABC):
+    """A distribution q(z|x) over z of shape [..., B, D]."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[z], shape [B, D]."""
+
+    @abstractmethod
+    def rsample(self, eps: Tensor) -> Tensor:
+        """Reparameterised draws z, shape [..., B, D], from standard normal noise of that shape."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
+
+    @abstractmethod
+    def detach(self) -> Posterior:
+        """The same distribution, its parameters constants."""
+
+
+class DiagonalGaussian(Posterior):
+    r"""Posterior q(z|x) = N(z; mu, diag exp(logvar)).
+
+    Arguments:
+        mu: Means, shape [B, D].
+        logvar: Logarithms of the variances, shape [B, D].
+
+    Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+    """
+
+    def __init__(self, mu: Tensor, logvar: Tensor) -> None:
+        self.mu = mu
+        self.logvar = logvar
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
+    def rsample(self, eps: Tensor) -> Tensor:
+        r"""Reparameterised draws z = mu + sigma eps with sigma = exp(logvar / 2).
+
+        Arguments:
+            eps: Standard normal noise, shape [..., B, D].
+
+        Returns:
+            z, shape [..., B, D].
+        """
+        return self.mu + torch.exp(0.5 * self.logvar) * eps
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
+        square = (z - self.mu) ** 2 * torch.exp(-self.logvar)
+        return -0.5 * (LOG_2PI + self.logvar + square).sum(-1)
+
+    def detach(self) -> DiagonalGaussian:
+        """The same distribution, its parameters constants."""
+        return DiagonalGaussian(self.mu.detach(), self.logvar.detach())
+
+
+class FullGaussian(Posterior):
+    r"""Posterior q(z|x) = N(z; mu, L L^T), L = (I + N) diag exp(logvar / 2), N strictly lower.
+
+    The logarithm of its density needs no inverse: a triangular solve, and the sum of logvar.
+
+    Arguments:
+        mu: Means, shape [B, D].
+        logvar: Logarithms of the squared diagonal of L, shape [B, D].
+        lower: The entries of N below the diagonal, row by row, shape [B, D (D - 1) / 2].
+    """
+
+    def __init__(self, mu: Tensor, logvar: Tensor, lower: Tensor) -> None:
+        self.mu = mu
+        self.logvar = logvar
+        self.lower = lower
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """L, shape [B, D, D]."""
+        batch, dims = self.mu.shape
+        rows, columns = torch.tril_indices(dims, dims, -1, device=self.mu.device)
+        unit = torch.eye(dims, device=self.mu.device, dtype=self.mu.dtype).repeat(batch, 1, 1)
+        unit[:, rows, columns] = self.lower
+        return unit * torch.exp(0.5 * self.logvar).unsqueeze(1)
+
+    def rsample(self, eps: Tensor) -> Tensor:
+        r"""Reparameterised draws z = mu + L eps.
+
+        Arguments:
+            eps: Standard normal noise, shape [..., B, D].
+
+        Returns:
+            z, shape [..., B, D].
+        """
+        return self.mu + (self.scale_tril * eps.unsqueeze(-2)).sum(-1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
+        difference = (z - self.mu).unsqueeze(-1)
+        eps = torch.linalg.solve_triangular(self.scale_tril, difference, upper=False).squeeze(-1)
+        return -0.5 * (LOG_2PI + self.logvar + eps**2).sum(-1)
+
+    def detach(self) -> FullGaussian:
+        """The same distribution, its parameters constants."""
+        return FullGaussian(self.mu.detach(), self.logvar.detach(), self.lower.detach())
+
+
+def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
+    r"""The KL of each latent, -1/2 (1 + logvar - mu^2 - exp(logvar)), exactly.
+
+    Returns:
+        Nats, shape [B, D].
+
+    Source: Kingma & Welling 2014, appendix B, https://arxiv.org/abs/1312.6114
+    """
+    assert q.mu.shape[-1] == p.latent_dims
+    return -0.5 * (1 + q.logvar - q.mu**2 - torch.exp(q.logvar))
+
+
+def kl_divergence(q: Posterior, p: Prior, z: Tensor | None = None) -> Tensor:
+    r"""KL(q || p): exact for a Gaussian from the standard normal, else the mean over draws of q.
+
+    With L as in `FullGaussian`, the exact one is 1/2 (|L|_F^2 + |mu|^2 - D - sum_d logvar_d).
+
+    Arguments:
+        q: The posterior.
+        p: The prior.
+        z: Draws of q, shape [K, B, D]; needed where no closed form is known.
+
+    Returns:
+        Nats an image, shape [B].
+
+    Raises:
+        ValueError: draws are needed and absent.
+    """
+    if isinstance(p, StandardNormal) and isinstance(q, DiagonalGaussian):
+        return kl_per_latent(q, p).sum(-1)
+    if isinstance(p, StandardNormal) and isinstance(q, FullGaussian):
+        squares = q.scale_tril.square().sum((-2, -1)) + q.mu.square().sum(-1)
+        return 0.5 * (squares - q.mu.shape[-1] - q.logvar.sum(-1))
+    if z is None:
+        raise ValueError(f"KL({type(q).__name__} || {type(p).__name__}) needs draws of z")
+    return (q.log_prob(z) - p.log_prob(z)).mean(0)

@@ -1,0 +1,115 @@
+"""Priors p(z): the standard normal, and mixtures that are learned."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Prior(nn.Module, ABC):
+    """A distribution p(z) over D latents.
+
+    Arguments:
+        latent_dims: Number of latents D.
+    """
+
+    def __init__(self, latent_dims: int) -> None:
+        super().__init__()
+        self.latent_dims = latent_dims
+
+    @abstractmethod
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws z of shape [count, D] on the CPU, from `generator` or torch's global one."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, shape [...] for z of shape [..., D]."""
+
+
+class StandardNormal(Prior):
+    r"""Prior p(z) = N(z; 0, I) over D latents."""
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws z of shape [count, D] on the CPU, from `generator` or torch's global one."""
+        return torch.randn(count, self.latent_dims, generator=generator)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, shape [...] for z of shape [..., D]."""
+        return -0.5 * (LOG_2PI + z**2).sum(-1)
+
+
+class GaussianMixture(Prior, ABC):
+    r"""Prior p(z) = sum_m w_m N(z; mu_m, diag exp(logvar_m)) over M components."""
+
+    @abstractmethod
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """log w [M], mu [M, D], logvar [M, D]."""
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws z of shape [count, D] on the CPU, from `generator` or torch's global one."""
+        logw, mu, logvar = (part.detach().cpu() for part in self.components())
+        chosen = torch.multinomial(logw.exp(), count, replacement=True, generator=generator)
+        noise = torch.randn(count, self.latent_dims, generator=generator)
+        return mu[chosen] + torch.exp(0.5 * logvar[chosen]) * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, shape [...] for z of shape [..., D]."""
+        logw, mu, logvar = self.components()
+        square = (z.unsqueeze(-2) - mu) ** 2 * torch.exp(-logvar)
+        each = -0.5 * (LOG_2PI + logvar + square).sum(-1)
+        return (logw + each).logsumexp(-1)
+
+
+class LearnedMixture(GaussianMixture):
+    """A mixture of Gaussians whose weights, means and variances are learned.
+
+    Arguments:
+        latent_dims: Number of latents D.
+        components: Number of components M.
+    """
+
+    def __init__(self, latent_dims: int, components: int) -> None:
+        super().__init__(latent_dims)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mu = nn.Parameter(torch.randn(components, latent_dims))
+        self.logvar = nn.Parameter(torch.zeros(components, latent_dims))
+
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """log w [M], mu [M, D], logvar [M, D]."""
+        return self.logits.log_softmax(0), self.mu, self.logvar
+
+
+class VampPrior(GaussianMixture):
+    r"""p(z) = sum_m w_m q(z|u_m): the posteriors of learned pseudo-images u_m in [0, 1].
+
+    Arguments:
+        latent_dims: Number of latents D.
+        components: Number of components M.
+        shape: Of an image, (C, H, W).
+        encode: Images [M, C, H, W] -> mu, logvar [M, D] of their posteriors.
+
+    Source: Tomczak & Welling 2018, https://arxiv.org/abs/1705.07120
+    """
+
+    def __init__(
+        self,
+        latent_dims: int,
+        components: int,
+        shape: tuple[int, int, int],
+        encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ) -> None:
+        super().__init__(latent_dims)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.pseudo_logits = nn.Parameter(torch.randn(components, *shape))
+        self.encode = encode
+
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """log w [M], mu [M, D], logvar [M, D]."""
+        mu, logvar = self.encode(self.pseudo_logits.sigmoid())
+        return self.logits.log_softmax(0), mu, logvar
