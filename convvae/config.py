@@ -255,8 +255,12 @@ class TrainConfig(Architecture):
     """Course of that weight: up from 0 once over kl_warmup images, or in each of four cycles."""
     kl_warmup: int = Field(default=200_000, ge=1)
     """Images over which the linear schedule raises the weight of the KL term."""
+    objective: Literal["elbo", "iwae", "dreg"] = "elbo"
+    """Maximise the ELBO, or the importance-weighted bound by either estimate of its gradient."""
+    free_bits: float = Field(default=0.0, ge=0)
+    """Nats that the KL of each latent may have for nothing."""
     mc_samples: int = Field(default=1, ge=1, le=10_000)
-    """Latent draws an image, K; their log-likelihoods are averaged."""
+    """Latent draws an image, K; averaged in the ELBO, weighted in the other objectives."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the whole run: weights, order, noise and pictures."""
@@ -277,6 +281,21 @@ class TrainConfig(Architecture):
     @classmethod
     def _large_enough(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
         return None if size is None else check_size(size)
+
+    @model_validator(mode="after")
+    def _objective_makes_sense(self) -> Self:
+        weighted = self.beta != 1 or self.kl_schedule != "constant" or self.free_bits > 0
+        if self.objective != "elbo" and weighted:
+            raise ValueError(
+                f"objective {self.objective} has no KL term of its own to weigh: leave out "
+                "--beta, --kl-schedule and --free-bits, or use --objective elbo"
+            )
+        if self.free_bits and (self.posterior, self.prior) != ("diagonal", "normal"):
+            raise ValueError(
+                "free_bits needs the KL of each latent, which only the diagonal posterior and the "
+                "normal prior have"
+            )
+        return self
 
     def model(self, image_size: tuple[int, int], channels: int) -> ModelConfig:
         """The model that this run trains on images of that size.

@@ -17,7 +17,7 @@ from convvae.config import ModelConfig, TrainConfig
 from convvae.errors import ModelFileError
 from convvae.model import VAE
 from convvae.muon import Muon
-from convvae.objectives import Terms, elbo, loss
+from convvae.objectives import Terms, draw, training_loss
 
 WARM_UP = 0.3
 """Share of a one-cycle schedule in which the learning rate rises."""
@@ -202,8 +202,11 @@ class Learner:
     def update(self, x: Tensor, eps: Tensor) -> Tensor:
         """The step itself, at the pace set before: nothing in it waits for the device."""
         with runtime.autocast(x.device, self.config.precision):
-            terms = elbo(self.vae, x, eps)
-        batch_loss = loss(terms, self.beta)
+            draws = draw(self.vae, x, eps)
+            batch_loss = training_loss(
+                self.config.objective, self.vae, draws, self.beta, self.config.free_bits
+            )
+        terms = draws.terms
         self.optimizer.zero_grad()
         batch_loss.backward()
         if self.config.clip_norm is not None:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from convvae.config import ModelConfig
-from convvae.distributions import Posterior, gaussian_squared_error, kl_divergence
+from convvae.distributions import (
+    DiagonalGaussian,
+    Posterior,
+    StandardNormal,
+    gaussian_squared_error,
+    kl_divergence,
+    kl_per_latent,
+)
 from convvae.model import VAE
 
 
@@ -30,6 +37,37 @@ class Terms(NamedTuple):
         return self.log_px - self.kl
 
 
+class Draws(NamedTuple):
+    """Everything that an objective needs of K draws of z an image, computed once."""
+
+    q: Posterior
+    """The posterior."""
+    z: Tensor
+    """The draws, shape [K, B, D]."""
+    log_px: Tensor
+    """log p(x|z) of each, nats, shape [K, B]."""
+    kl: Tensor
+    """KL(q || p), nats, shape [B]."""
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of the evidence lower bound, the log-likelihoods averaged over the draws."""
+        return Terms(self.log_px.mean(0), self.kl)
+
+
+def draw(vae: VAE, x: Tensor, eps: Tensor) -> Draws:
+    """Encode images, draw latents, and score the images under each draw.
+
+    Arguments:
+        vae: The model.
+        x: Images, shape [B, C, H, W], in [0, 1].
+        eps: Standard normal noise, shape [K, B, D].
+    """
+    q = vae.encode(x)
+    z = q.rsample(eps)
+    return Draws(q, z, vae.decode(z).log_prob(x), kl_divergence(q, vae.prior, z))
+
+
 def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
     r"""The evidence lower bound E_q[log p(x|z)] - KL(q(z|x) || p(z)), by K draws of z.
 
@@ -43,11 +81,9 @@ def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
 
     Source: Kingma & Welling 2014, equation 10, https://arxiv.org/abs/1312.6114
     """
-    q = vae.encode(x)
     if eps is None:
-        eps = torch.randn_like(q.mean).unsqueeze(0)
-    z = q.rsample(eps)
-    return Terms(vae.decode(z).log_prob(x).mean(0), kl_divergence(q, vae.prior, z))
+        eps = torch.randn(1, len(x), vae.prior.latent_dims, device=x.device)
+    return draw(vae, x, eps).terms
 
 
 def log_weights(vae: VAE, x: Tensor, q: Posterior, eps: Tensor) -> Tensor:
@@ -82,8 +118,73 @@ def importance_weighted_bound(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
 
     Source: Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519
     """
-    weights = log_weights(vae, x, vae.encode(x), eps)
-    return weights.logsumexp(0) - math.log(len(eps))
+    return _log_mean(log_weights(vae, x, vae.encode(x), eps))
+
+
+def _log_mean(log_weights: Tensor) -> Tensor:
+    """log 1/K sum_k w_k, shape [B], of log-weights [K, B]."""
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def iwae_loss(vae: VAE, draws: Draws) -> Tensor:
+    """Minus the importance-weighted bound, the mean over the batch, nats an image."""
+    log_w = draws.log_px + vae.prior.log_prob(draws.z) - draws.q.log_prob(draws.z)
+    return -_log_mean(log_w).mean()
+
+
+def dreg_loss(vae: VAE, draws: Draws) -> Tensor:
+    r"""Minus the importance-weighted bound, with the doubly reparameterised gradient.
+
+    Its value is that of `iwae_loss`. Its gradient by the decoder and the prior is too; that by the
+    encoder has the same expectation, sum_k w_k^2 d log w_k / dz_k dz_k / dphi with normalised
+    weights w, and a variance that does not swamp it as K grows.
+
+    Source: Tucker et al. 2019, https://arxiv.org/abs/1810.04152
+    """
+    log_q = draws.q.detach().log_prob(draws.z)
+    log_w = draws.log_px + vae.prior.log_prob(draws.z) - log_q
+    shares = log_w.detach().softmax(0)
+    if draws.z.requires_grad:
+        draws.z.register_hook(lambda gradient: gradient * shares.unsqueeze(-1))
+    surrogate = (shares * log_w).sum(0)
+    # The value of the bound, the gradient of the surrogate.
+    return -(surrogate + (_log_mean(log_w) - surrogate).detach()).mean()
+
+
+def free_bits_loss(vae: VAE, draws: Draws, beta: float | Tensor, free_bits: float) -> Tensor:
+    r"""mean(-log_px) + beta sum_d max(free_bits, mean(kl_d)): a latent is free up to some nats.
+
+    Source: Kingma et al. 2016, appendix C.8, https://arxiv.org/abs/1606.04934
+    """
+    assert isinstance(draws.q, DiagonalGaussian)
+    assert isinstance(vae.prior, StandardNormal)
+    each = kl_per_latent(draws.q, vae.prior).mean(0)
+    return beta * each.clamp_min(free_bits).sum() - draws.log_px.mean()
+
+
+def training_loss(
+    name: str, vae: VAE, draws: Draws, beta: float | Tensor, free_bits: float
+) -> Tensor:
+    """What a training step minimises, nats an image.
+
+    Arguments:
+        name: The objective: `elbo`, `iwae` or `dreg`.
+        vae: The model.
+        draws: Of the batch.
+        beta: Weight of the KL term of `elbo`.
+        free_bits: Nats that each latent's KL may have for nothing, in `elbo`.
+    """
+    match name:
+        case "elbo" if free_bits:
+            return free_bits_loss(vae, draws, beta, free_bits)
+        case "elbo":
+            return loss(draws.terms, beta)
+        case "iwae":
+            return iwae_loss(vae, draws)
+        case "dreg":
+            return dreg_loss(vae, draws)
+        case _:
+            raise KeyError(name)
 
 
 def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:

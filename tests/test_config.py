@@ -29,6 +29,11 @@ def test_what_is_not_a_size_is_refused(text):
         ({"lr": float("nan")}, "lr.*finite"),
         ({"network": "resnet"}, "network.*'upsample', 'pooled', 'transposed' or 'residual'"),
         ({"colour": 1}, "colour"),
+        ({"objective": "iwae", "beta": 2.0}, "no KL term of its own"),
+        ({"objective": "dreg", "free_bits": 0.1}, "leave out --beta, --kl-schedule and --free"),
+        ({"free_bits": 0.1, "prior": "mixture"}, "free_bits needs the KL of each latent"),
+        ({"prior": "vamp"}, "use --network residual"),
+        ({"prior": "vamp", "network": "residual", "posterior": "full"}, "use --posterior diagonal"),
     ],
 )
 def test_a_bad_setting_is_one_line_with_its_name_rule_and_value(values, words):

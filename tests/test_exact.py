@@ -8,9 +8,23 @@ import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
-from convvae.distributions import DiagonalGaussian, Gaussian, StandardNormal, kl_divergence
+from convvae.distributions import (
+    DiagonalGaussian,
+    Gaussian,
+    StandardNormal,
+    kl_divergence,
+    kl_per_latent,
+)
 from convvae.evaluate import importance_bounds
-from convvae.objectives import elbo, importance_weighted_bound
+from convvae.objectives import (
+    draw,
+    dreg_loss,
+    elbo,
+    free_bits_loss,
+    importance_weighted_bound,
+    iwae_loss,
+    loss,
+)
 
 torch.manual_seed(0)
 SIDE, D, N = 3, 2, 400
@@ -176,3 +190,59 @@ def test_an_image_scores_the_same_alone_and_in_company(tiny_model):
     backwards = importance_bounds(vae, images.flip(0), samples=60, seed=1).flip(0)
     torch.testing.assert_close(backwards, together, rtol=1e-6, atol=1e-4)
     assert not torch.equal(importance_bounds(vae, images, samples=60, seed=2), together)
+
+
+def offset_gradients(fitted, objective, offset, draws, repeats):
+    """The gradient by a shift of the posterior's mean, one a repeat: [repeats, D]."""
+    vae, x, _ = fitted
+    one = x[:1].expand(repeats, -1, -1, -1)
+    shift = torch.full((repeats, D), offset, dtype=torch.double, requires_grad=True)
+    shifted = LinearVAE(vae.weight.detach(), vae.mean, vae.variance)
+    shifted.offset = shift
+    made = draw(shifted, one, noise(draws, repeats))
+    return torch.autograd.grad(objective(shifted, made) * repeats, shift)[0]
+
+
+def test_the_doubly_reparameterised_gradient_vanishes_at_the_true_posterior(fitted):
+    assert offset_gradients(fitted, dreg_loss, 0.0, 5, 50).abs().max() < 1e-9
+    assert offset_gradients(fitted, iwae_loss, 0.0, 5, 50).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("draws", [1, 5])
+def test_both_gradients_of_the_weighted_bound_have_the_same_mean(fitted, draws):
+    found = [
+        offset_gradients(fitted, objective, 0.1, draws, 20_000)
+        for objective in (iwae_loss, dreg_loss)
+    ]
+    error = sum((one.var(0) / len(one)).sqrt() for one in found)
+    assert ((found[0].mean(0) - found[1].mean(0)).abs() < 5 * error).all()
+    assert (found[1].std(0) < found[0].std(0)).all()
+
+
+def test_both_losses_have_the_value_of_the_bound_and_the_same_decoder_gradient(fitted):
+    vae, x, _ = fitted
+    eps = noise(6, 9)
+    expected = -importance_weighted_bound(vae, x[:9], eps).mean()
+    for objective in (iwae_loss, dreg_loss):
+        torch.testing.assert_close(objective(vae, draw(vae, x[:9], eps)), expected)
+
+    # A decoder of its own, so that its gradient can be told from the encoder's.
+    gradients = []
+    for objective in (iwae_loss, dreg_loss):
+        decoding = vae.weight.detach().clone().requires_grad_()
+        made = draw(vae, x[:9], eps)
+        mean = (made.z @ decoding.T + vae.mean).unflatten(-1, (1, SIDE, SIDE))
+        made = made._replace(log_px=Gaussian(mean, vae.variance).log_prob(x[:9]))
+        gradients.append(torch.autograd.grad(objective(vae, made), decoding)[0])
+    torch.testing.assert_close(*gradients)
+
+
+def test_free_bits_cost_a_latent_nothing_below_its_share(fitted):
+    vae, x, _ = fitted
+    made = draw(vae, x, noise(2))
+    each = kl_per_latent(made.q, vae.prior).mean(0)
+    low, high = 0.5 * each.min().item(), each.mean().item()
+    plain = loss(made.terms, 0.7)
+    torch.testing.assert_close(free_bits_loss(vae, made, 0.7, low), plain)
+    expected = 0.7 * each.clamp_min(high).sum() - made.log_px.mean()
+    torch.testing.assert_close(free_bits_loss(vae, made, 0.7, high), expected)

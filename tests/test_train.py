@@ -321,6 +321,20 @@ def test_every_setting_is_printed_at_the_start(tiny_config, capsys):
             "preview": False,
             "ema_images": 100,
         },
+        {"likelihood": "gaussian-learned", "posterior": "full", "objective": "iwae"},
+        {"likelihood": "gaussian-optimal", "prior": "mixture", "prior_components": 5},
+        {
+            "likelihood": "discretized-logistic-mixture",
+            "network": "residual",
+            "prior": "vamp",
+            "prior_components": 4,
+            "objective": "dreg",
+            "mc_samples": 2,
+        },
+        {"likelihood": "laplace", "free_bits": 0.1, "kl_schedule": "cyclical"},
+        {"likelihood": "continuous-bernoulli", "optimizer": "muon", "output_bias": "mean"},
+        {"likelihood": "discretized-logistic", "output_bias": "mean", "network": "transposed"},
+        {"likelihood": "bernoulli", "binarize": "static"},
     ],
 )
 def test_combinations_of_settings_train(settings, tiny_config):
