@@ -17,8 +17,8 @@ from convvae.distributions import DiagonalGaussian, StandardNormal, kl_per_laten
 from convvae.model import VAE
 from convvae.objectives import Terms, elbo, log_weights
 
-BATCH = 1000
-"""Decoded images a batch. Noise is drawn batch by batch: this is part of a result's definition."""
+BATCH = 250
+"""Images decoded at a time: no result depends on it but by rounding."""
 DRAWS = 50
 """Draws of z an image that are decoded at a time for an importance-weighted bound."""
 
@@ -48,10 +48,13 @@ def mean_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> T
 def image_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> Terms:
     """The terms of the evidence lower bound of every image.
 
+    The noise of an image is a function of the seed and of its pixels, so that it has the same terms
+    alone and in any company.
+
     Arguments:
         vae: The model.
         images: uint8, shape [N, C, H, W].
-        seed: Of the noise; the same seed gives every model the same noise.
+        seed: Of the noise; every model is given the same.
         mc_samples: Draws K of z an image.
 
     Returns:
@@ -59,12 +62,12 @@ def image_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> 
     """
     found: list[Tensor] = []
     with evaluating(vae):
-        batch = max(1, BATCH // mc_samples)
-        for start in range(0, len(images), batch):
-            x = to_unit(images[start : start + batch].to(vae.device))
-            shape = (mc_samples, len(x), vae.config.latent_dims)
-            eps = runtime.noise(shape, seed, "evaluate", start).to(vae.device)
-            found.append(torch.stack(elbo(vae, x, eps)).cpu().double())
+        for part in images.split(max(1, BATCH // mc_samples)):
+            shape = (mc_samples, vae.config.latent_dims)
+            eps = [torch.randn(shape, generator=_own_noise(image, seed)) for image in part]
+            x = to_unit(part.to(vae.device))
+            terms = elbo(vae, x, torch.stack(eps, 1).to(vae.device))
+            found.append(torch.stack(terms).cpu().double())
     return Terms(*torch.cat(found, 1))
 
 
@@ -78,8 +81,7 @@ def importance_bounds(
 ) -> Tensor:
     """The importance-weighted bound L_K of every image.
 
-    The noise of an image is a function of the seed and of its pixels, so that it has the same bound
-    alone and in any company. Memory does not grow with K: the weights are summed as they come.
+    Noise as in `image_terms`. Memory does not grow with K: the weights are summed as they come.
 
     Arguments:
         vae: The model.
@@ -113,7 +115,7 @@ def importance_bounds(
 
 def _own_noise(image: Tensor, seed: int) -> torch.Generator:
     """A generator that is a function of an image's pixels and a seed."""
-    return runtime.generator(seed, "importance", zlib.crc32(image.cpu().numpy().tobytes()))
+    return runtime.generator(seed, "evaluate", zlib.crc32(image.cpu().numpy().tobytes()))
 
 
 def reconstruct(vae: VAE, images: Tensor) -> Tensor:
