@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gzip
+import os
 import struct
 import sys
 from pathlib import Path
@@ -12,7 +13,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import engine, environments, machine, peers, plain, quality, report, summary, table
+from benchmarks import (
+    engine,
+    environments,
+    machine,
+    memory,
+    parallel,
+    peers,
+    plain,
+    quality,
+    report,
+    summary,
+    table,
+)
 from benchmarks.workers import common, pytorch
 from convvae import data
 from convvae.checkpoint import RunFolder
@@ -464,3 +477,27 @@ def test_follow_notes_every_epoch_and_passes_an_error_on(tmp_path, monkeypatch):
 def test_table_is_printed_whole(capsys):
     report.show(report.console(), header("x"), ["name", "value"], [["a", "1"]])
     assert "Some CPU" in capsys.readouterr().out
+
+
+def test_memory_has_a_row_for_every_epoch_and_the_pictures():
+    result = {"peak_mib": [1000.4, 1002.0], "pictures_mib": 1020.0}
+    assert memory.rows(result) == [["1", "1,000"], ["2", "1,002"], ["final pictures", "1,020"]]
+
+
+def test_memory_of_a_process_is_seen_until_it_ends():
+    assert memory.resident(os.getpid()) > 50
+    assert memory.resident(2**22 + 1) == 0
+
+
+def test_processes_are_compared_with_one_within_a_round():
+    result = {"cores": 2, "images_per_second": {"1": [100.0, 200.0], "2": [120.0, 180.0]}}
+    assert parallel.rows(result) == [
+        ["1 x 2 threads", "150 (100–200)", "1.00 (1.00–1.00)"],
+        ["2 x 1 threads", "150 (120–180)", "1.05 (0.90–1.20)"],
+    ]
+
+
+def test_commands_of_memory_and_of_processes_repeat_them():
+    for module, words in ((memory, ["--epochs", "2"]), (parallel, ["--rounds", "2"])):
+        options = module.parse(words)
+        assert module.parse(options.command().split()[3:]) == options
