@@ -11,7 +11,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from convvae.evaluate import Estimate, Evaluation, evaluation, is_binary
-from convvae.files import write_text
+from convvae.files import make_folder, write_text
 from convvae.model import VAE
 
 
@@ -27,6 +27,8 @@ def run(vae: VAE, images: Tensor, protocol: dict[str, Any], path: Path | None) -
     Raises:
         OutputError: the file cannot be written.
     """
+    if path is not None:
+        make_folder(path.parent)  # a place that cannot be written to is said before the work
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("importance weights", total=len(images))

@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from convvae import errors
+from convvae import errors, scorecard
 from convvae.checkpoint import load_facts, load_tensors
 from convvae.cli import COMMANDS, main
 
@@ -352,6 +352,15 @@ def test_evaluate_says_what_a_cross_entropy_is_and_binarises_as_the_training_did
     a, b = (json.loads((here / name).read_text()) for name in ("a.json", "b.json"))
     assert a["protocol"]["binarize_seed"] == b["protocol"]["binarize_seed"] == 7
     assert a["bound"] != b["bound"]
+
+
+def test_evaluate_refuses_an_unwritable_file_before_the_work(
+    here, finished_run, capsys, monkeypatch
+):
+    (here / "file").write_text("")
+    words = ["evaluate", finished_run.path, "--limit", "5", "--json", "file/numbers.json"]
+    monkeypatch.setattr(scorecard, "evaluation", lambda *_, **__: pytest.fail("it began"))
+    assert "file" in fails(capsys, errors.OutputError, *words)
 
 
 def test_evaluate_on_one_image_says_what_is_not_defined(finished_run, capsys):
