@@ -34,7 +34,7 @@ MAY_IMPORT = {
     },
     "flags": {"errors", "config"},
 }  # fmt: skip
-ROOMS = [*MAY_IMPORT, "cli", "__init__"]
+ROOMS = [*MAY_IMPORT, "commands", "cli", "__init__"]
 
 
 def room(path: Path) -> str:

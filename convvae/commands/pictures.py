@@ -1,0 +1,70 @@
+"""`convvae generate` and `convvae reconstruct`: grids of images as PNG files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+from tyro.conf import FlagCreatePairsOff, Positional
+
+from convvae.commands.common import ModelOptions, open_model
+from convvae.config import UserPath
+from convvae.flags import parse
+
+
+class GenerateOptions(ModelOptions):
+    """Write a grid of images decoded from draws of the prior."""
+
+    outfile: UserPath = Path("samples.png")
+    """PNG file to write."""
+    count: int = Field(default=128, ge=1, le=100_000)
+    """Number of images."""
+    rows: int = Field(default=8, ge=1)
+    """Rows of the grid."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws."""
+
+
+class ReconstructOptions(ModelOptions):
+    """Write a grid of images, each with its reconstruction at its right."""
+
+    data: Positional[str | None] = None
+    """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
+    rec_testdata: FlagCreatePairsOff[bool] = False
+    """Take test images instead of training images."""
+    data_dir: UserPath | None = None
+    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
+    outdir: UserPath = Path("reconstructions")
+    """Folder for reconstructions-train.png or reconstructions-test.png."""
+    count: int = Field(default=64, ge=1, le=100_000)
+    """Number of images, the first of the set."""
+    rows: int = Field(default=8, ge=1)
+    """Rows of the grid."""
+
+
+def reconstruct(args: list[str]) -> None:
+    """Write images beside their reconstructions."""
+    options = parse(ReconstructOptions, args, "convvae reconstruct")
+    vae, facts = open_model(options)
+    from convvae import data, evaluate, figures
+
+    split = "test" if options.rec_testdata else "train"
+    source = data.load(options.data or facts.data, split, data_dir=options.data_dir)
+    some = replace(source, images=source.images[: options.count], labels=None)
+    images = data.fit(some, facts.model.image_size, facts.model.channels)
+    sheet = figures.paired_grid(images, evaluate.reconstruct(vae, images), options.rows)
+    path = options.outdir / f"reconstructions-{split}.png"
+    figures.save_png(path, sheet)
+    print(f"wrote {path}: {len(images)} {split} images of {source.name}, each beside its own")
+
+
+def generate(args: list[str]) -> None:
+    """Write a grid of images decoded from draws of the prior."""
+    options = parse(GenerateOptions, args, "convvae generate")
+    vae, _ = open_model(options)
+    from convvae import evaluate, figures
+
+    images = evaluate.generate(vae, options.count, seed=options.seed)
+    figures.save_png(options.outfile, figures.grid(images, options.rows))
+    print(f"wrote {options.outfile}: {options.count} samples of {options.model}")
