@@ -107,6 +107,12 @@ class OutOfMemoryError(ConvvaeError):
     exit_code = 16
 
 
+class MissingExtraError(ConvvaeError):
+    """An optional library that this needs is not installed."""
+
+    exit_code = 17
+
+
 class StoppedError(ConvvaeError):
     """Training was stopped by Ctrl-C or SIGTERM; everything is saved and `--resume` continues."""
 
@@ -117,3 +123,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name.lower(), list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def missing_extra(what: str, extra: str) -> MissingExtraError:
+    """The error for an optional library that is absent.
+
+    Arguments:
+        what: What needs it, such as `a normalising flow`.
+        extra: The extra of convvae that brings it.
+    """
+    return MissingExtraError(
+        f"{what} needs a library that is not installed; run: pip install 'convvae[{extra}]'"
+    )
