@@ -193,7 +193,7 @@ class Runner:
 
 def learner(variant: Variant, config: TrainConfig) -> Learner:
     """convvae's own learner, its network turned into that of the variant."""
-    made = Learner(config, model(), CPU)
+    made = Learner(config, model(), CPU, 60_000)
     if not variant.by_phases:
         upsample_plainly(made.vae)
     if not variant.channels_last:

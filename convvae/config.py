@@ -147,10 +147,10 @@ class Architecture(Frozen):
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
     """Variance of the gaussian and laplace likelihoods; gaussian at 0.5: squared error + KL."""
-    posterior: Literal["diagonal", "full"] = "diagonal"
-    """q(z|x): a Gaussian with a diagonal or a full covariance."""
-    prior: Literal["normal", "mixture", "vamp"] = "normal"
-    """p(z): standard normal, a learned mixture of Gaussians, or of posteriors (VampPrior)."""
+    posterior: Literal["diagonal", "full", "flow"] = "diagonal"
+    """q(z|x): a Gaussian with a diagonal or a full covariance, or one bent by a flow."""
+    prior: Literal["normal", "mixture", "vamp", "flow"] = "normal"
+    """p(z): standard normal, a mixture of Gaussians or of posteriors (VampPrior), or a flow."""
     prior_components: int = Field(default=100, ge=1, le=10_000)
     """Components of a mixture prior."""
 
@@ -171,6 +171,8 @@ class Architecture(Frozen):
             )
         if self.prior == "vamp" and self.posterior != "diagonal":
             raise ValueError("prior vamp mixes diagonal Gaussians; use --posterior diagonal")
+        if self.posterior == "flow" and self.latent_dims < 2:
+            raise ValueError("posterior flow couples latents, and needs at least two of them")
         return self
 
 
@@ -254,11 +256,15 @@ class TrainConfig(Architecture):
     kl_schedule: Literal["constant", "linear", "cyclical"] = "constant"
     """Course of that weight: up from 0 once over kl_warmup images, or in each of four cycles."""
     kl_warmup: int = Field(default=200_000, ge=1)
-    """Images over which the linear schedule raises the weight of the KL term."""
-    objective: Literal["elbo", "iwae", "dreg"] = "elbo"
-    """Maximise the ELBO, or the importance-weighted bound by either estimate of its gradient."""
+    """Images over which the linear schedule raises the weight of the KL term, or the capacity."""
+    objective: Literal["elbo", "iwae", "dreg", "beta-tc"] = "elbo"
+    """ELBO; importance-weighted bound, by either gradient; or beta on total correlation only."""
     free_bits: float = Field(default=0.0, ge=0)
     """Nats that the KL of each latent may have for nothing."""
+    capacity: float | None = Field(default=None, ge=0)
+    """Hold the KL at so many nats, from 0 over kl_warmup images; beta weighs the distance."""
+    mmd: float = Field(default=0.0, ge=0)
+    """Weight of the maximum mean discrepancy of q(z) from p(z) (InfoVAE)."""
     mc_samples: int = Field(default=1, ge=1, le=10_000)
     """Latent draws an image, K; averaged in the ELBO, weighted in the other objectives."""
 
@@ -284,17 +290,35 @@ class TrainConfig(Architecture):
 
     @model_validator(mode="after")
     def _objective_makes_sense(self) -> Self:
-        weighted = self.beta != 1 or self.kl_schedule != "constant" or self.free_bits > 0
-        if self.objective != "elbo" and weighted:
+        weighted = self.beta != 1 or self.kl_schedule != "constant"
+        extras = {"free_bits": self.free_bits, "capacity": self.capacity, "mmd": self.mmd}
+        added = [name for name, value in extras.items() if value not in (None, 0.0)]
+        if self.objective in ("iwae", "dreg") and (weighted or added):
             raise ValueError(
                 f"objective {self.objective} has no KL term of its own to weigh: leave out "
-                "--beta, --kl-schedule and --free-bits, or use --objective elbo"
+                "--beta, --kl-schedule, --free-bits, --capacity and --mmd, or use --objective elbo"
             )
-        if self.free_bits and (self.posterior, self.prior) != ("diagonal", "normal"):
+        if self.objective == "beta-tc" and added:
+            raise ValueError(f"{added[0]} goes with --objective elbo only")
+        if self.capacity is not None and (self.free_bits or self.kl_schedule != "constant"):
             raise ValueError(
-                "free_bits needs the KL of each latent, which only the diagonal posterior and the "
-                "normal prior have"
+                "capacity sets the KL by itself: leave out --free-bits and --kl-schedule"
             )
+        if self.objective == "dreg" and self.posterior == "flow":
+            raise ValueError("objective dreg needs a Gaussian posterior; use --objective iwae")
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits_the_latents(self) -> Self:
+        needs_both = {"free_bits": self.free_bits, "objective beta-tc": self.objective == "beta-tc"}
+        for name, wanted in needs_both.items():
+            if wanted and (self.posterior, self.prior) != ("diagonal", "normal"):
+                raise ValueError(
+                    f"{name} takes the latents one by one, which needs the diagonal posterior and "
+                    "the normal prior"
+                )
+        if self.mmd and self.prior != "normal":
+            raise ValueError("mmd compares the latents with the normal prior; use --prior normal")
         return self
 
     def model(self, image_size: tuple[int, int], channels: int) -> ModelConfig:

@@ -95,6 +95,14 @@ def kl_weight(config: TrainConfig, images: int, progress: float) -> float:
     return config.beta * min(1.0, share)
 
 
+def kl_capacity(config: TrainConfig, images: int) -> float:
+    """Nats that the KL is held at after so many images: up from 0 over `kl_warmup` of them.
+
+    Source: Burgess et al. 2018, https://arxiv.org/abs/1804.03599
+    """
+    return (config.capacity or 0.0) * min(1.0, images / config.kl_warmup)
+
+
 class Pace(NamedTuple):
     """What differs between steps, the images and their noise apart."""
 
@@ -104,12 +112,19 @@ class Pace(NamedTuple):
     """Weight of the KL term."""
     images: int
     """Images seen before the step."""
+    capacity: float = 0.0
+    """Nats that the KL is held at, if the run has a capacity."""
 
 
 def pace(config: TrainConfig, images: int, total_images: int) -> Pace:
     """The pace of the step after `images` of a run's `total_images`."""
     progress = images / total_images
-    return Pace(learning_rate(config, progress), kl_weight(config, images, progress), images)
+    return Pace(
+        learning_rate(config, progress),
+        kl_weight(config, images, progress),
+        images,
+        kl_capacity(config, images),
+    )
 
 
 def without_bias_correction(step: int) -> float:
@@ -140,10 +155,14 @@ class Learner:
         config: The run, its device and precision resolved.
         model: The architecture.
         device: Where to compute.
+        count: Number of training images N, which the total correlation depends on.
     """
 
-    def __init__(self, config: TrainConfig, model: ModelConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, model: ModelConfig, device: torch.device, count: int
+    ) -> None:
         self.config = config
+        self.count = count
         with runtime.seeded(config.seed, "weights"):
             vae = VAE(model)
         if config.head_bias == "zero":
@@ -151,7 +170,7 @@ class Learner:
         vae.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.vae = vae.train()
         self.average = copy.deepcopy(self.vae).eval() if config.ema_images else None
-        self.rate, self.beta, self.share = torch.zeros(3, device=device).unbind()
+        self.rate, self.beta, self.capacity, self.share = torch.zeros(4, device=device).unbind()
         self.optimizer = _optimizer(config, self.vae, self.rate)
         self.sums = torch.zeros(2, device=device, dtype=_wide(device))
         """Sums of log_px and kl over the epoch under way."""
@@ -195,6 +214,7 @@ class Learner:
             rate *= without_bias_correction(pace.images // self.config.batch_size + 1)
         self.rate.fill_(min(rate, LARGEST))
         self.beta.fill_(min(pace.beta, LARGEST))
+        self.capacity.fill_(min(pace.capacity, LARGEST))
         if self.config.ema_images is not None:
             share = averaging_share(self.config.ema_images, pace.images + batch, batch)
             self.share.fill_(share)
@@ -204,7 +224,7 @@ class Learner:
         with runtime.autocast(x.device, self.config.precision):
             draws = draw(self.vae, x, eps)
             batch_loss = training_loss(
-                self.config.objective, self.vae, draws, self.beta, self.config.free_bits
+                self.config, self.vae, draws, self.beta, self.capacity, self.count
             )
         terms = draws.terms
         self.optimizer.zero_grad()

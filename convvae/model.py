@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from convvae.config import ModelConfig
 from convvae.distributions import (
     HEADS,
+    ConditionalFlow,
     DiagonalGaussian,
+    FlowPrior,
     FullGaussian,
     LearnedMixture,
     Likelihood,
@@ -44,7 +46,7 @@ class VAE(nn.Module):
         self.config = config
         pair, dims = NETWORKS[config.network], config.latent_dims
         more = {"depth": config.depth} if pair.has_depth else {}
-        spread = dims if config.posterior == "diagonal" else dims * (dims + 1) // 2
+        spread = dims * (dims + 1) // 2 if config.posterior == "full" else dims
         self.head = HEADS[config.likelihood](config.variance)
         outputs = config.channels * self.head.outputs
         self.encoder: Encoder = pair.encoder(
@@ -53,6 +55,7 @@ class VAE(nn.Module):
         self.decoder: Decoder = pair.decoder(
             config.image_size, outputs, config.max_filters, dims, **more
         )
+        self.flow = ConditionalFlow(dims) if config.posterior == "flow" else None
         self.prior: Prior = self._make_prior()
 
     def _make_prior(self) -> Prior:
@@ -62,6 +65,8 @@ class VAE(nn.Module):
                 return StandardNormal(config.latent_dims)
             case "mixture":
                 return LearnedMixture(config.latent_dims, config.prior_components)
+            case "flow":
+                return FlowPrior(config.latent_dims)
             case "vamp":
                 shape = (config.channels, *config.image_size)
                 return VampPrior(
@@ -81,7 +86,8 @@ class VAE(nn.Module):
         logvar = spread[:, :dims].clamp(*LOGVAR_RANGE)
         if self.config.posterior == "full":
             return FullGaussian(mu, logvar, spread[:, dims:])
-        return DiagonalGaussian(mu, logvar)
+        base = DiagonalGaussian(mu, logvar)
+        return base if self.flow is None else self.flow(base)
 
     def decode(self, z: Tensor) -> Likelihood:
         """Latents z [..., D] -> likelihood p(x|z) over x [..., C, H, W]."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from convvae.config import ModelConfig
+from convvae.config import ModelConfig, TrainConfig
 from convvae.distributions import (
     DiagonalGaussian,
     Posterior,
@@ -48,6 +48,8 @@ class Draws(NamedTuple):
     """log p(x|z) of each, nats, shape [K, B]."""
     kl: Tensor
     """KL(q || p), nats, shape [B]."""
+    eps: Tensor
+    """The noise that the draws were made of, shape [K, B, D]."""
 
     @property
     def terms(self) -> Terms:
@@ -65,7 +67,7 @@ def draw(vae: VAE, x: Tensor, eps: Tensor) -> Draws:
     """
     q = vae.encode(x)
     z = q.rsample(eps)
-    return Draws(q, z, vae.decode(z).log_prob(x), kl_divergence(q, vae.prior, z))
+    return Draws(q, z, vae.decode(z).log_prob(x), kl_divergence(q, vae.prior, z), eps)
 
 
 def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
@@ -162,29 +164,124 @@ def free_bits_loss(vae: VAE, draws: Draws, beta: float | Tensor, free_bits: floa
     return beta * each.clamp_min(free_bits).sum() - draws.log_px.mean()
 
 
+def capacity_loss(draws: Draws, beta: float | Tensor, capacity: float | Tensor) -> Tensor:
+    r"""mean(-log_px) + beta |mean(kl) - capacity|: the code may hold so many nats, and shall.
+
+    Source: Burgess et al. 2018, equation 8, https://arxiv.org/abs/1804.03599
+    """
+    return beta * (draws.kl.mean() - capacity).abs() - draws.log_px.mean()
+
+
+def log_aggregate(q: DiagonalGaussian, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    r"""log q(z) and log q(z_d) of the aggregate posterior q(z) = 1/N sum_n q(z|x_n), from a batch.
+
+    The batch was drawn without replacement: q(z_b) is q(z_b|x_b) / N plus (N - 1) / N times the
+    mean of q(z_b|x_j) over the others, which is without bias (before the logarithm), and exact for
+    B = N.
+
+    Arguments:
+        q: Posteriors of the batch.
+        z: Draws of them, shape [K, B, D].
+        count: Number of training images N, at least B.
+
+    Returns:
+        Nats, shapes [K, B] and [K, B, D].
+    """
+    batch = z.shape[1]
+    square = (z.unsqueeze(2) - q.mu) ** 2 * torch.exp(-q.logvar)
+    each = -0.5 * (math.log(2 * math.pi) + q.logvar + square)  # log q(z_bd|x_j), [K, B, B, D]
+    own = torch.eye(batch, device=z.device)
+    share = own / count + (1 - own) * (count - 1) / (count * max(1, batch - 1))
+    logw = share.log()
+    return (each.sum(-1) + logw).logsumexp(2), (each + logw.unsqueeze(-1)).logsumexp(2)
+
+
+def total_correlation(q: DiagonalGaussian, z: Tensor, count: int) -> Tensor:
+    r"""TC = KL(q(z) || prod_d q(z_d)) of the aggregate posterior, estimated as `log_aggregate`.
+
+    Arguments:
+        q: Posteriors of a batch.
+        z: Draws of them, shape [K, B, D].
+        count: Number of training images N.
+
+    Returns:
+        Nats, a scalar.
+
+    Source: Chen et al. 2018, https://arxiv.org/abs/1802.04942 (there with one of the other images
+    weighted apart)
+    """
+    log_joint, log_each = log_aggregate(q, z, count)
+    return (log_joint - log_each.sum(-1)).mean()
+
+
+def beta_tc_loss(draws: Draws, beta: float | Tensor, count: int) -> Tensor:
+    r"""mean(kl - log_px) + (beta - 1) TC: of the parts of the KL, only that between the latents.
+
+    Source: Chen et al. 2018, https://arxiv.org/abs/1802.04942
+    """
+    assert isinstance(draws.q, DiagonalGaussian)
+    return loss(draws.terms) + (beta - 1) * total_correlation(draws.q, draws.z, count)
+
+
+def squared_mmd(z: Tensor, eps: Tensor) -> Tensor:
+    r"""Squared maximum mean discrepancy of draws z from standard normal ones, without bias.
+
+    The mean over pairs i != j of k(z_i, z_j) + k(eps_i, eps_j) - 2 k(z_i, eps_j), with the kernel
+    k(a, b) = exp(-|a - b|^2 / 2D), whose width is that of the prior. The noise that z was made of
+    serves as the other sample: z_i depends on eps_i alone.
+
+    Arguments:
+        z: Draws of the posteriors of a batch, shape [K, B, D].
+        eps: Standard normal noise, of the same shape.
+
+    Source: Gretton et al. 2012, lemma 6, https://jmlr.org/papers/v13/gretton12a.html
+    """
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(torch.cdist(a, b).square() / (-2 * z.shape[-1]))
+
+    between = kernel(z, eps)
+    pairs = kernel(z, z) + kernel(eps, eps) - between - between.mT
+    off_diagonal = pairs.sum((1, 2)) - pairs.diagonal(dim1=1, dim2=2).sum(1)
+    batch = z.shape[1]
+    return (off_diagonal / (batch * (batch - 1))).mean()
+
+
 def training_loss(
-    name: str, vae: VAE, draws: Draws, beta: float | Tensor, free_bits: float
+    config: TrainConfig,
+    vae: VAE,
+    draws: Draws,
+    beta: float | Tensor,
+    capacity: float | Tensor,
+    count: int,
 ) -> Tensor:
     """What a training step minimises, nats an image.
 
     Arguments:
-        name: The objective: `elbo`, `iwae` or `dreg`.
+        config: Which objective.
         vae: The model.
         draws: Of the batch.
-        beta: Weight of the KL term of `elbo`.
-        free_bits: Nats that each latent's KL may have for nothing, in `elbo`.
+        beta: Weight of the KL term at this step.
+        capacity: Nats that the KL is held at, at this step, if the run has a capacity.
+        count: Number of training images N.
     """
-    match name:
-        case "elbo" if free_bits:
-            return free_bits_loss(vae, draws, beta, free_bits)
-        case "elbo":
-            return loss(draws.terms, beta)
+    match config.objective:
         case "iwae":
             return iwae_loss(vae, draws)
         case "dreg":
             return dreg_loss(vae, draws)
-        case _:
-            raise KeyError(name)
+        case "beta-tc":
+            return beta_tc_loss(draws, beta, count)
+        case "elbo" if config.free_bits:
+            total = free_bits_loss(vae, draws, beta, config.free_bits)
+        case "elbo" if config.capacity is not None:
+            total = capacity_loss(draws, beta, capacity)
+        case "elbo":
+            total = loss(draws.terms, beta)
+    if config.mmd:
+        # Zhao et al. 2019, equation 6, https://arxiv.org/abs/1706.02262
+        total = total + config.mmd * squared_mmd(draws.z, draws.eps)
+    return total
 
 
 def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:

@@ -64,7 +64,8 @@ def train(
     images, validation = load_images(config, "train"), load_images(config, "test")
     plan = Plan(config, len(images))
     channels, height, width = images.shape[1:]
-    learner = Learner(config, config.model((height, width), channels), device)
+    model = config.model((height, width), channels)
+    learner = Learner(config, model, device, len(images))
 
     if config.compile == "on":
         runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)

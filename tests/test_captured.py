@@ -32,7 +32,7 @@ def learner(**values):
     config = TrainConfig(
         data="digits", latent_dims=3, max_filters=8, precision="float32", batch_size=BATCH, **values
     )
-    return Learner(config, config.model((12, 10), 1), CPU)
+    return Learner(config, config.model((12, 10), 1), CPU, 100)
 
 
 def images():
@@ -96,6 +96,6 @@ if torch.cuda.is_available():  # not skipped elsewhere: without a GPU there is n
         config = learner().config
         ends = []
         for kind in (PlainStep, CapturedStep):
-            one = Learner(config, config.model((12, 10), 1), device)
+            one = Learner(config, config.model((12, 10), 1), device, 100)
             ends.append(run(kind(one, images().to(device)), config, [BATCH] * 8 + [2]))
         torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-4)

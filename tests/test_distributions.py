@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch.distributions import kl_divergence as torch_kl
 from convvae.distributions import (
     HEADS,
     Bernoulli,
+    ConditionalFlow,
     DiagonalGaussian,
+    FlowPrior,
     FullGaussian,
     Gaussian,
     LearnedMixture,
@@ -18,6 +21,7 @@ from convvae.distributions import (
     gaussian_squared_error,
     kl_divergence,
 )
+from convvae.errors import MissingExtraError
 
 
 @pytest.fixture
@@ -217,7 +221,8 @@ def encode(images):
 
 
 def priors():
-    return [LearnedMixture(2, 4), VampPrior(2, 3, (1, 2, 2), encode), StandardNormal(2)]
+    vamp = VampPrior(2, 3, (1, 2, 2), encode)
+    return [LearnedMixture(2, 4), vamp, StandardNormal(2), FlowPrior(2)]
 
 
 @pytest.mark.parametrize("prior", priors(), ids=lambda prior: type(prior).__name__)
@@ -238,3 +243,45 @@ def test_the_divergence_from_a_learned_prior_is_the_mean_over_the_draws(q):
     torch.testing.assert_close(kl_divergence(q, prior, z), expected)
     with pytest.raises(ValueError, match="needs draws"):
         kl_divergence(q, prior)
+
+
+@pytest.fixture
+def bent():
+    """A flow posterior of two latents, over one image, whose flow is far from the identity."""
+    flow = ConditionalFlow(2)
+    for parameter in flow.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return flow(DiagonalGaussian(torch.tensor([[0.3, -0.5]]), torch.tensor([[-0.4, 0.2]])))
+
+
+def test_a_flow_posterior_integrates_to_one_and_is_what_its_draws_say(bent):
+    axis = torch.linspace(-12, 12, 961)
+    grid = torch.cartesian_prod(axis, axis).unsqueeze(1)
+    with torch.no_grad():
+        mass = bent.log_prob(grid).exp() * (24 / 960) ** 2
+        drawn = bent.rsample(torch.randn(40_000, 1, 2))
+    assert mass.sum().item() == pytest.approx(1.0, abs=1e-3)
+    mean = (mass.unsqueeze(-1) * grid).sum(0)
+    torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.05)
+    assert (drawn.mean(0) - bent.base.mean).abs().max() > 0.05
+
+
+def test_a_flow_posteriors_density_follows_from_its_jacobian(bent):
+    eps = torch.randn(2)
+    z0 = bent.base.mean[0] + (0.5 * bent.base.logvar[0]).exp() * eps
+    jacobian = torch.autograd.functional.jacobian(
+        lambda noise: bent.rsample(noise.view(1, 1, 2)).flatten(), eps
+    )
+    z = bent.rsample(eps.view(1, 1, 2))
+    expected = StandardNormal(2).log_prob(eps) - jacobian.det().abs().log()
+    torch.testing.assert_close(bent.log_prob(z).squeeze(), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(z.flatten(), z0)
+    with pytest.raises(NotImplementedError, match="no copy"):
+        bent.detach()
+
+
+@pytest.mark.parametrize("part", [FlowPrior, ConditionalFlow])
+def test_flows_without_their_library_say_which_extra_brings_it(part, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zuko.flows", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'convvae\[flows\]'"):
+        part(2)

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "config": {"errors", "files"},
     "runtime": {"errors"},
-    "distributions": set(),
+    "distributions": {"errors"},
     "networks": set(),
     "data": {"errors", "files", "runtime"},
     "model": {"config", "distributions", "networks"},

@@ -10,8 +10,10 @@ from convvae.learner import (
     Learner,
     Pace,
     Position,
+    kl_capacity,
     kl_weight,
     learning_rate,
+    pace,
     without_bias_correction,
 )
 from convvae.objectives import elbo, loss
@@ -23,7 +25,7 @@ BETA = 0.5
 def learner(**values):
     values = {"precision": "float32", **values}
     config = TrainConfig(data="digits", latent_dims=3, max_filters=8, **values)
-    return Learner(config, config.model((12, 10), 1), CPU)
+    return Learner(config, config.model((12, 10), 1), CPU, 100)
 
 
 def batch(seed=0, size=6):
@@ -62,6 +64,13 @@ def test_kl_schedules(schedule, weights):
     config = TrainConfig(data="digits", beta=2.0, kl_schedule=schedule, kl_warmup=100)
     for images, weight in weights.items():
         assert kl_weight(config, images, images / 1000) == pytest.approx(weight, abs=1e-12)
+
+
+def test_the_capacity_rises_over_its_warm_up():
+    config = TrainConfig(data="digits", capacity=10.0, kl_warmup=100)
+    assert [kl_capacity(config, images) for images in (0, 50, 100, 1000)] == [0.0, 5.0, 10.0, 10.0]
+    assert pace(config, 50, 1000).capacity == 5.0
+    assert kl_capacity(TrainConfig(data="digits"), 50) == 0.0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam"])
@@ -165,7 +174,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
     learner().save(tmp_path / "state", Position())
     config = TrainConfig(data="digits", latent_dims=4, max_filters=8)
     with pytest.raises(ModelFileError, match="does not fit the run's settings") as caught:
-        Learner(config, config.model((12, 10), 1), CPU).load(tmp_path / "state")
+        Learner(config, config.model((12, 10), 1), CPU, 100).load(tmp_path / "state")
     assert "\n" not in str(caught.value)
 
 

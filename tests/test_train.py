@@ -335,6 +335,10 @@ def test_every_setting_is_printed_at_the_start(tiny_config, capsys):
         {"likelihood": "continuous-bernoulli", "optimizer": "muon", "output_bias": "mean"},
         {"likelihood": "discretized-logistic", "output_bias": "mean", "network": "transposed"},
         {"likelihood": "bernoulli", "binarize": "static"},
+        {"posterior": "flow", "prior": "flow", "ema_images": 100},
+        {"objective": "beta-tc", "beta": 6.0, "latent_dims": 3},
+        {"capacity": 3.0, "beta": 10.0, "kl_warmup": 100},
+        {"mmd": 100.0, "beta": 0.0, "posterior": "full"},
     ],
 )
 def test_combinations_of_settings_train(settings, tiny_config):

@@ -43,7 +43,7 @@ def main() -> None:
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=processes)
     config = settings(runtime.pick_precision("auto", CPU), batch)
-    learner = Learner(config, model(), CPU)
+    learner = Learner(config, model(), CPU, 60_000)
     if processes > 1:
         average_gradients(learner, processes)
     shape = (batch * 100, 1, SIDE, SIDE)

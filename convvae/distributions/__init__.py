@@ -5,6 +5,7 @@ over the latents or over the pixels, in nats. Random draws take their standard n
 generator, as an argument, so that everything here is a function of its arguments.
 """
 
+from convvae.distributions.flows import ConditionalFlow, FlowPosterior, FlowPrior
 from convvae.distributions.likelihoods import (
     HEADS,
     Bernoulli,
@@ -36,9 +37,12 @@ from convvae.distributions.priors import (
 __all__ = [
     "HEADS",
     "Bernoulli",
+    "ConditionalFlow",
     "ContinuousBernoulli",
     "DiagonalGaussian",
     "DiscretizedLogistic",
+    "FlowPosterior",
+    "FlowPrior",
     "FullGaussian",
     "Gaussian",
     "GaussianMixture",
