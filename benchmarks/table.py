@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, parallel
+from benchmarks import bounds, memory, parallel
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
 from benchmarks.summary import (
@@ -102,6 +102,18 @@ def memory_table(result: dict[str, Any]) -> str:
     )
 
 
+def bounds_table(result: dict[str, Any]) -> str:
+    """Importance-weighted evaluation as K grows."""
+    return page_part(
+        result,
+        markdown(bounds.HEADER, bounds.rows(result)),
+        [],
+        f"`{result['model']}` on the first {result['images']:,} test images of MNIST, threads "
+        f"{result['threads']}; a process for each K, its whole time counted.",
+        [result],
+    )
+
+
 def parallel_table(result: dict[str, Any]) -> str:
     """Processes against threads."""
     return page_part(
@@ -121,6 +133,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "agree.json": agree_table,
     "memory.json": memory_table,
     "parallel.json": parallel_table,
+    "bounds.json": bounds_table,
 }
 """Result file -> the function that makes its part of the page."""
 

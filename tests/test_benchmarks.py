@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import (
+    bounds,
     engine,
     environments,
     machine,
@@ -498,6 +499,27 @@ def test_processes_are_compared_with_one_within_a_round():
 
 
 def test_commands_of_memory_and_of_processes_repeat_them():
-    for module, words in ((memory, ["--epochs", "2"]), (parallel, ["--rounds", "2"])):
+    for module, words in (
+        (bounds, ["--samples", "1,20"]),
+        (memory, ["--epochs", "2"]),
+        (parallel, ["--rounds", "2"]),
+    ):
         options = module.parse(words)
         assert module.parse(options.command().split()[3:]) == options
+
+
+def test_the_table_of_bounds_has_a_row_a_k():
+    bound = {"mean": -1234.567, "standard_error": 0.5}
+    run = {"samples": 1000, "seconds": 50.0, "peak_mib": 512.4, "bound": bound}
+    assert bounds.rows({"images": 100, "runs": [run]}) == [
+        ["1,000", "-1,234.57 ± 0.50", "50.0", "2.0", "2,000", "512"]
+    ]
+
+
+def test_bounds_are_measured_by_the_command_line(mnist_dir, tmp_path):
+    words = ["--images", "3", "--samples", "1,2", "--threads", "1", "--data-dir", str(mnist_dir)]
+    options = bounds.parse([*words, "--model", "mnist-2d", "--out", str(tmp_path / "b.json")])
+    found = bounds.evaluate(options, 2)
+    assert found["samples"] == 2
+    assert found["peak_mib"] > 50
+    assert found["bound"]["mean"] < 0
