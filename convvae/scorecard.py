@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from convvae.evaluate import Estimate, Evaluation, evaluation, is_binary
+from convvae import doctor
+from convvae.evaluate import Estimate, Evaluation, evaluation
 from convvae.files import make_folder, write_text
 from convvae.model import VAE
 
@@ -43,7 +44,7 @@ def run(vae: VAE, images: Tensor, protocol: dict[str, Any], path: Path | None) -
         if value is not None:
             console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
     console.print("\n".join(lines(found)), highlight=False, markup=False, soft_wrap=True)
-    for remark in remarks(vae, images, found):
+    for remark in remarks(vae, images):
         console.print(remark, highlight=False, markup=False, soft_wrap=True)
     if path is not None:
         write_text(path, json.dumps({"protocol": protocol, **as_json(found)}, indent=2) + "\n")
@@ -74,22 +75,12 @@ def lines(found: Evaluation) -> list[str]:
     return [f"  {name:<22} {value}  ({unit})" for name, value, unit in rows]
 
 
-def remarks(vae: VAE, images: Tensor, found: Evaluation) -> list[str]:
-    """What a reader of the numbers must know."""
-    said: list[str] = []
-    if vae.config.likelihood == "bernoulli" and not is_binary(images):
-        said.append(
-            "note: the pixels are grey, so that the Bernoulli bound is a cross-entropy and not "
-            "log p(x); binarise them with --binarize once to compare it with published figures"
-        )
+def remarks(vae: VAE, images: Tensor) -> list[str]:
+    """What a reader of the numbers must know, and what the doctor finds."""
+    found = [*doctor.of_images(images, vae.config.likelihood), *doctor.of_model(vae, images)]
+    said = [str(remark) for remark in found]
     if len(images) == 1:
         said.append("note: standard errors and active units are not defined for one image")
-    dead = found.latents - found.active_units
-    if dead and len(images) > 1:
-        said.append(
-            f"note: {dead} latents are not used; fewer latents, --beta below 1 or "
-            "--kl-schedule linear keep more of them"
-        )
     return said
 
 

@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from convvae import data, figures, runtime
+from convvae import data, doctor, figures, runtime
 from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
@@ -84,6 +84,7 @@ def train(
     step = make_step(learner, (images.clone() if redrawn else images).to(device))
     write_config(run, config, learner.vae.config, device, step.engine, position)
     announce(console, config, learner.vae, device)
+    say(console, doctor.of_images(validation, config.likelihood))
 
     display = TrainingDisplay(console, plan.total_images, config.epochs, position)
     with display, stop_flag() as stop:
@@ -100,6 +101,8 @@ def train(
                 )
             finish_epoch(learner, train_terms, validation, position, run, display)
     draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
+    say(console, doctor.of_run(config, run.read_metrics()))
+    say(console, doctor.of_model(learner.weights, validation))
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
 
@@ -362,6 +365,12 @@ def announce(console: Console, config: TrainConfig, vae: VAE, device: torch.devi
     lines += [f"  {name} = {value}" for name, value in config.model_dump(mode="json").items()]
     lines += [f"{vae.num_parameters() / 1e6:.4f} M trainable parameters"]
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def say(console: Console, remarks: Iterable[doctor.Remark]) -> None:
+    """Print the doctor's remarks, a line each."""
+    for remark in remarks:
+        console.print(str(remark), soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

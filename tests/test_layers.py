@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "objectives": {"config", "distributions", "model"},
     "checkpoint": {"errors", "config", "files", "model"},
     "evaluate": {"runtime", "distributions", "data", "model", "objectives"},
-    "scorecard": {"files", "model", "evaluate"},
+    "doctor": {"config", "distributions", "data", "model", "evaluate"},
+    "scorecard": {"files", "model", "evaluate", "doctor"},
     "figures": {"errors", "files", "data", "model"},
     "muon": set(),
     "learner": {"muon", "errors", "config", "runtime", "model", "objectives", "checkpoint"},
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "progress": {"learner"},
     "train": {
         "errors", "config", "files", "runtime", "data", "model", "objectives", "checkpoint",
-        "evaluate", "figures", "learner", "captured", "progress",
+        "evaluate", "doctor", "figures", "learner", "captured", "progress",
     },
     "flags": {"errors", "config"},
 }  # fmt: skip
