@@ -383,3 +383,26 @@ def test_compiling_without_a_compiler_is_one_line(here, capsys, monkeypatch):
 def test_a_precision_that_does_not_exist_is_one_line(capsys):
     line = fails(capsys, errors.UsageError, "train", "digits", "--precision", "float16")
     assert "float16" in line
+
+
+def test_images_and_bounds_from_a_density_fitted_to_the_codes(finished_run, tmp_path, capsys):
+    for sampler in ("prior", "mixture"):
+        words = ["generate", str(finished_run.path), "--sampler", sampler, "--count", "4"]
+        assert main([*words, "--outfile", str(tmp_path / f"{sampler}.png")]) == 0
+    assert "drawn from a mixture of its codes" in capsys.readouterr().out
+    assert (tmp_path / "prior.png").read_bytes() != (tmp_path / "mixture.png").read_bytes()
+    bounds = []
+    for sampler in ("prior", "mixture"):
+        words = ["evaluate", str(finished_run.path), "--sampler", sampler, "--limit", "50"]
+        assert main([*words, "--json", str(tmp_path / "numbers.json")]) == 0
+        numbers = json.loads((tmp_path / "numbers.json").read_text())
+        bounds.append(numbers["bound"]["mean"])
+    assert numbers["protocol"]["prior"] == "fitted mixture"
+    assert numbers["kl_per_latent"] is None
+    assert bounds[1] != bounds[0]
+
+
+def test_a_fitted_flow_without_its_library_is_one_line(finished_run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "zuko.flows", None)
+    assert main(["generate", str(finished_run.path), "--sampler", "flow"]) == 17
+    assert "pip install 'convvae[flows]'" in capsys.readouterr().err

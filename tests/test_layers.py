@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "objectives": {"config", "distributions", "model"},
     "checkpoint": {"errors", "config", "files", "model"},
     "evaluate": {"runtime", "distributions", "data", "model", "objectives"},
+    "samplers": {"runtime", "data", "distributions", "model", "evaluate"},
     "doctor": {"config", "distributions", "data", "model", "evaluate"},
     "scorecard": {"files", "model", "evaluate", "doctor"},
     "figures": {"errors", "files", "data", "model"},

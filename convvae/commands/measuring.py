@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tyro.conf import Positional, arg
 
-from convvae.commands.common import ModelOptions, open_model
+from convvae.commands.common import ModelOptions, fit_prior, open_model
 from convvae.config import UserPath
 from convvae.flags import parse
 
@@ -27,8 +27,10 @@ class EvaluateOptions(ModelOptions):
     """Draw black or white pixels by the grey values; auto does what the training did."""
     binarize_seed: int | None = Field(default=None, ge=0)
     """Seed of that draw (else that of the training)."""
+    sampler: Literal["prior", "mixture", "flow"] = "prior"
+    """Evaluate with the prior, or with a density fitted to the codes of the training images."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the draws of z."""
+    """Seed of the draws of z, and of the fit."""
     json_file: Annotated[UserPath | None, arg(name="json")] = None
     """Write the numbers to this file as well."""
 
@@ -48,11 +50,14 @@ def evaluate(args: list[str]) -> None:
     drawn = as_trained or options.binarize == "once"
     if drawn:
         images = binarize_once(images, "test", seed)
+    if options.sampler != "prior":
+        fit_prior(vae, facts, options.sampler, options.data_dir, options.seed)
     protocol = {
         "model": options.model,
         "data": f"{name} (test)",
         "images": len(images),
         "binarize_seed": seed if drawn else None,
+        "prior": facts.model.prior if options.sampler == "prior" else f"fitted {options.sampler}",
         "samples": options.samples,
         "seed": options.seed,
     }
