@@ -414,6 +414,7 @@ def test_samples_of_a_binarised_model_are_compared_with_grey_images(here, finish
         words = ["evaluate", finished_run.path, "--limit", "70", "--quality", "70"]
         assert main([*map(str, words), "--binarize", binarize, "--json", "out.json"]) == 0
         seen.append(json.loads((here / "out.json").read_text()))
+    assert "sample_quality: against the grey images" in capsys.readouterr().out
     assert seen[0]["bound"] != seen[1]["bound"]
     assert seen[0]["sample_quality"] == seen[1]["sample_quality"]
 

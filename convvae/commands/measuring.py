@@ -75,6 +75,7 @@ def evaluate(args: list[str]) -> None:
         "images": len(images),
         "binarize_seed": seed if drawn else None,
         "samples": options.samples,
+        "sample_quality": "against the grey images" if drawn and options.quality else None,
         "seed": options.seed,
     }
     sections: list[scorecard.Section] = []

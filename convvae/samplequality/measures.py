@@ -16,8 +16,8 @@ from convvae.evaluate import Estimate, Undefined
 
 BLOCK = 1000
 """Images of a block of the kernel distance, at most."""
-PAIRS = 10_000_000
-"""Pairs of images that are compared at a time: 80 MB."""
+PAIRS = 2_500_000
+"""Pairs of images that are compared at a time: 20 MB."""
 KERNEL_BLOCKS = 10
 """Disjoint blocks, at least, over which the kernel distance is averaged."""
 MANIFOLD_NEIGHBOUR = 3
