@@ -298,7 +298,7 @@ def test_inception_with_other_weights_is_refused_before_they_are_read(fidelity):
 
 def test_inception_without_its_library_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "convvae\[fidelity\]"'):
+    with pytest.raises(MissingExtraError, match=r"pip install 'convvae\[fidelity\]'"):
         feature_space("inception", 3, CPU)
 
 

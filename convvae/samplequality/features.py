@@ -18,7 +18,7 @@ from torch import Tensor
 from convvae.data import resize
 from convvae.data.download import cache_folder, fetch
 from convvae.data.pixels import to_unit
-from convvae.errors import ChecksumError, MissingExtraError, UsageError
+from convvae.errors import ChecksumError, MissingExtraError, UsageError, missing_extra
 from convvae.samplequality.classifier import FEATURES, SIDE, DigitClassifier
 
 
@@ -104,9 +104,7 @@ class InceptionFeatures(FeatureSpace):
                 FeatureExtractorInceptionV3,
             )
         except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f'--features inception needs {error.name}: pip install "convvae[fidelity]"'
-            ) from error
+            raise missing_extra("--features inception", "fidelity") from error
         except (ImportError, RuntimeError) as error:
             # torchvision, which it imports, does so where its build is not for this PyTorch.
             raise MissingExtraError(
