@@ -35,7 +35,8 @@ def shortened(words):
     if words[0] == "train" and "--resume" not in words:
         return [*words, "--limit", "128", "--epochs", "1", "--max-filters", "8", "--no-preview"]
     if words[0] == "evaluate":
-        return [*words, "--limit", "20"]
+        fewer = ["--quality", "30"] if "--quality" in words else []
+        return [*words, "--limit", "20", *fewer]
     return words
 
 
