@@ -8,7 +8,6 @@ from convvae.distributions import FullMixture, StandardNormal
 from convvae.evaluate import generate, image_terms
 from convvae.model import VAE
 
-
 NARROW = 0.5 * math.log(2 * math.pi * math.e) + math.log(0.1)
 """Entropy of a Gaussian of standard deviation 0.1, nats."""
 
