@@ -463,3 +463,14 @@ def test_a_fitted_flow_without_its_library_is_one_line(finished_run, monkeypatch
     monkeypatch.setitem(sys.modules, "zuko.flows", None)
     assert main(["generate", str(finished_run.path), "--sampler", "flow"]) == 17
     assert "pip install 'convvae[flows]'" in capsys.readouterr().err
+
+
+def test_a_limited_evaluation_draws_its_images_by_the_seed(finished_run, tmp_path, capsys):
+    found = []
+    for seed in ("0", "0", "1"):
+        words = ["evaluate", str(finished_run.path), "--limit", "20", "--seed", seed]
+        assert main([*words, "--json", str(tmp_path / "numbers.json")]) == 0
+        found.append(json.loads((tmp_path / "numbers.json").read_text())["squared_error"])
+    assert found[0] == found[1] != found[2]
+    assert main(["evaluate", str(finished_run.path), "--limit", "361"]) == 3
+    assert "--limit is 361, but there are 360 images" in capsys.readouterr().err

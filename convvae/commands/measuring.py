@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from convvae.commands.common import ModelOptions, fit_prior, open_model
 from convvae.config import UserPath
+from convvae.errors import ConfigError
 from convvae.flags import parse
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class EvaluateOptions(ModelOptions):
     data_dir: UserPath | None = None
     """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate on the first so many images."""
+    """Evaluate on so many of the images, drawn by the seed."""
     samples: int = Field(default=0, ge=0, le=1_000_000)
     """Draws K of z an image for the importance-weighted bound; 0 leaves it out."""
     binarize: Literal["auto", "none", "once"] = "auto"
@@ -48,7 +49,7 @@ class EvaluateOptions(ModelOptions):
     features: Literal["mnist", "inception"] = "mnist"
     """Feature space of that comparison: of a small digit classifier, or Inception's."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the draws of z, of the fit, and of all that is chosen at random."""
+    """Seed of all that is drawn: z, the images of --limit, and what a fit begins with."""
     json_file: Annotated[UserPath | None, arg(name="json")] = None
     """Write the numbers to this file as well."""
 
@@ -61,7 +62,9 @@ def evaluate(args: list[str]) -> None:
     from convvae.data.pixels import binarize_once
 
     name = options.data or facts.data
-    source = data.load(name, "test", data_dir=options.data_dir, limit=options.limit)
+    source = data.load(name, "test", data_dir=options.data_dir)
+    if options.limit is not None:
+        source = _limited(source, options.limit, options.seed)
     grey = data.fit(source, facts.model.image_size, facts.model.channels)
     seed = facts.binarize_seed if options.binarize_seed is None else options.binarize_seed
     as_trained = options.binarize == "auto" and facts.binarize != "none"
@@ -136,13 +139,24 @@ def _quality(vae: VAE, train: ImageSet, real: Tensor, options: EvaluateOptions) 
     return Section("sample_quality", len(real) + len(others) + options.quality, measure)
 
 
+def _limited(images: ImageSet, limit: int, seed: int) -> ImageSet:
+    """So many images, chosen at random: the first ones may be of one kind.
+
+    Raises:
+        ConfigError: there are not as many.
+    """
+    if limit > len(images):
+        raise ConfigError(f"--limit is {limit}, but there are {len(images)} images; ask for fewer")
+    return _some(images, limit, seed)
+
+
 def _some(images: ImageSet, count: int, seed: int) -> ImageSet:
     """At most so many images of a set, chosen at random by the seed."""
     import torch
 
     from convvae.runtime import generator
 
-    order = torch.randperm(len(images), generator=generator(seed, "some training images"))
-    chosen = order[:count]
+    order = torch.randperm(len(images), generator=generator(seed, "some images"))
+    chosen = order[:count].sort().values
     labels = None if images.labels is None else images.labels[chosen]
     return replace(images, images=images.images[chosen], labels=labels)
