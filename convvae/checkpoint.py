@@ -56,8 +56,9 @@ class Facts(Frozen):
     """Epochs finished."""
     images: int
     """Images seen in training."""
-    bound: float
-    """Validation bound at the end, nats per image (evaluation mode, K draws as in training)."""
+    bound: float | None
+    """Validation bound at the end, nats per image (evaluation mode, K draws as in training); None
+    where training had no validation images."""
     versions: dict[str, str]
     """Versions of convvae and of what it ran on."""
 
