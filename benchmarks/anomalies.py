@@ -3,7 +3,8 @@
     CONVVAE_DATA=FOLDER python -m benchmarks.anomalies [--epochs 5] [--digits 0,1,2]
 
 Of the training images of the nine digits, the last `--normal` calibrate the scores and the others
-train the model; all 10,000 test images are scored, those of the tenth digit being the abnormal ones.
+train the model; all 10,000 test images are scored, and those of the tenth digit are the abnormal
+ones.
 """
 
 from __future__ import annotations
@@ -68,15 +69,16 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.anomalies", description=__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--digits", default="0,1,2,3,4,5,6,7,8,9", help="abnormal in turn")
-    parser.add_argument("--limit", type=int, help="the first so many images of each split")
-    parser.add_argument("--normal", type=int, default=5000, help="images that calibrate")
+    parser.add_argument("--limit", type=int, help="the first so many training images")
+    parser.add_argument("--normal", type=int, default=3000, help="images that calibrate")
     parser.add_argument("--samples", type=int, default=10, help="of the importance-weighted bound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=available_cores(), help="default: all")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--out", type=Path, default=report.RESULTS / "anomalies.json")
-    given = vars(parser.parse_args(arguments))
-    return Options(**given | {"digits": [int(digit) for digit in given["digits"].split(",")]})
+    given = parser.parse_args(arguments)
+    given.digits = [int(digit) for digit in given.digits.split(",")]
+    return Options(**vars(given))
 
 
 def work(digit: int, sets: tuple[ImageSet, ImageSet], options: Options) -> dict[str, Any]:
@@ -115,10 +117,8 @@ def measure_all(options: Options, console: Console) -> dict[str, Any]:
     """All digits in turn."""
     result = report.begin("anomalies", options.command(), console)
     torch.set_num_threads(options.threads)
-    train, test = (
-        data.load("mnist", split, data_dir=options.data_dir, limit=options.limit)
-        for split in ("train", "test")
-    )
+    train = data.load("mnist", "train", data_dir=options.data_dir, limit=options.limit)
+    test = data.load("mnist", "test", data_dir=options.data_dir)
     runs: list[dict[str, Any]] = []
     for digit in options.digits:
         runs.append(work(digit, (train, test), options))

@@ -1,8 +1,8 @@
 """How unlike the normal images an image is: four scores, calibrated on held-out normal images.
 
-A calibrated score is a conformal p-value: the share of normal images, the image itself counted among
-them, that are at least as abnormal. Of normal images, at most a share alpha has p <= alpha, whatever
-the score and however few images it was calibrated on.
+A calibrated score is a conformal p-value: the share of normal images, the image itself counted
+among them, that are at least as abnormal. Of new normal images, no more than a share alpha has
+p <= alpha on average, whatever the score and however few images it was calibrated on.
 
 Source: Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a Random World", chapter 2; for
 outliers, Bates et al. 2023, https://arxiv.org/abs/2104.08279
@@ -64,6 +64,7 @@ def measure(
     *,
     seed: int,
     samples: int,
+    binarize_seed: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """Pass images through a model, batch by batch.
@@ -73,6 +74,7 @@ def measure(
         source: The images, of any size.
         seed: Of the draws of z.
         samples: Draws K of z an image for the importance-weighted bound.
+        binarize_seed: Of the black or white pixels of a model of such images, else None.
         progress: Called with the number of images done since the last call.
 
     Raises:
@@ -81,7 +83,7 @@ def measure(
     """
     encodings: list[Encodings] = []
     bounds: list[Tensor] = []
-    for images in batches(vae, source):
+    for images in batches(vae, source, binarize_seed):
         encodings.append(encode(vae, images, seed=seed))
         bounds.append(importance_bounds(vae, images, samples=samples, seed=seed))
         progress(len(images))

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from convvae.commands.listing import info, models
 from convvae.commands.measuring import evaluate
 from convvae.commands.pictures import generate, reconstruct
+from convvae.commands.scoring import anomalies, encode
 from convvae.commands.training import train
 from convvae.errors import (
     ConvvaeError,
@@ -26,7 +27,8 @@ from convvae.errors import (
 )
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (train, reconstruct, generate, evaluate, info, models)
+    command.__name__: command
+    for command in (train, reconstruct, generate, evaluate, encode, anomalies, info, models)
 }
 
 

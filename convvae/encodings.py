@@ -5,7 +5,7 @@ Images pass through in batches, each resized and encoded once, and only the numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convvae import data
-from convvae.data.pixels import to_unit
+from convvae.data.pixels import binarize, binarize_generator, to_unit
 from convvae.distributions import DiagonalGaussian, FullGaussian, Posterior
 from convvae.evaluate import BATCH, evaluating, own_noise
 from convvae.model import VAE
@@ -65,26 +65,45 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
         )
 
 
-def encode_all(vae: VAE, source: data.ImageSet, *, seed: int) -> Iterator[Encodings]:
+def encode_all(
+    vae: VAE,
+    source: data.ImageSet,
+    *,
+    seed: int,
+    binarize_seed: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[Encodings]:
     """The numbers of a set, batch by batch and in its order; memory does not grow with the set.
+
+    Arguments:
+        vae: The model.
+        source: The images, of any size.
+        seed: Of the draws of z.
+        binarize_seed: Of the black or white pixels of a model of such images, else None.
+        progress: Called with the number of images done since the last call.
 
     Raises:
         ImageSizeError: the images do not fit the model.
     """
-    for images in batches(vae, source):
+    for images in batches(vae, source, binarize_seed):
         yield encode(vae, images, seed=seed)
+        progress(len(images))
 
 
-def batches(vae: VAE, source: data.ImageSet) -> Iterator[Tensor]:
+def batches(vae: VAE, source: data.ImageSet, binarize_seed: int | None = None) -> Iterator[Tensor]:
     """The images of a set as the model takes them, uint8 [B, C, H, W], a batch at a time.
 
     Raises:
         ImageSizeError: the images do not fit the model.
     """
     config = vae.config
+    draws = None
+    if binarize_seed is not None:
+        draws = binarize_generator(source.split, binarize_seed)
     for part in source.images.split(BATCH):
-        some = replace(source, images=part, labels=None)
-        yield data.fit(some, config.image_size, config.channels)
+        some = replace(source, images=part, labels=None, names=None)
+        images = data.fit(some, config.image_size, config.channels)
+        yield images if draws is None else binarize(images, draws)
 
 
 def marginal_logvar(q: Posterior) -> Tensor:

@@ -1,7 +1,7 @@
 """A convolutional VAE as a scikit-learn transformer and density estimator.
 
-It trains by the same steps as `convvae train`, in memory and without a run folder, and its model file
-is the one that every command reads.
+It trains by the same steps as `convvae train`, in memory and without a run folder, and its model
+file is the one that every command reads.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ CHUNK = 1000
 class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A convolutional variational autoencoder with the interface of scikit-learn.
 
-    `transform` gives the mean of q(z|x), `inverse_transform` the mean of p(x|z), `score_samples` the
-    evidence lower bound in nats. X is a NumPy array, a torch tensor or whatever scikit-learn takes:
-    flat [N, n], grey images [N, H, W], or images [N, C, H, W], channels first.
+    `transform` gives the mean of q(z|x), `inverse_transform` the mean of p(x|z), `score_samples`
+    the evidence lower bound in nats. X is a NumPy array, a torch tensor or whatever scikit-learn
+    takes: flat [N, n], grey images [N, H, W], or images [N, C, H, W], channels first.
 
-    **Flat rows** become images of `image_shape`. Without it, they fill row by row the smallest square
-    grey image that holds them, at least 8x8, and the cells left over are 0: 784 features are 28x28,
-    10 features are an 8x8 image with 54 empty cells. The bound counts the empty cells as well.
+    **Flat rows** become images of `image_shape`. Without it, they fill row by row the smallest
+    square grey image that holds them, at least 8x8, and the cells left over are black: 784 features
+    are 28x28, 10 features are an 8x8 image with 54 empty cells. The bound counts the empty cells.
 
     **Pixels** are stored as 256 levels of `pixel_range`, as in all of convvae. Without a
-    `pixel_range` it is 0 to 255 for uint8, else the smallest and the largest value of the first fit,
-    over all features alike; values outside of it are clipped later on. With one, values outside of it
-    are refused.
+    `pixel_range` it is 0 to 255 for uint8, else the smallest and the largest value of the first
+    fit, over all features alike; values outside of it are clipped from then on. With one, values
+    outside of it are refused.
 
     Parameters:
         image_shape: (H, W) or (C, H, W) of flat rows, laid out channel by channel, row by row.
@@ -82,6 +82,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         >>> ConvVAE(latent_dims=2, epochs=1, random_state=0).fit_transform(X).shape
         (1797, 2)
     """
+
+    n_features_in_: int
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def inverse_transform(self, X: ArrayLike | Tensor) -> NDArray[np.float32]:
         """The mean of p(x|z) of latents [N, D], in the shape and range of the images of `fit`."""
         check_is_fitted(self)
-        z = torch.from_numpy(check_array(_plain(X), dtype=np.float32, copy=True))
+        z = torch.from_numpy(check_array(_plain(X), dtype="float32", copy=True))
         if z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {z.shape[1]} columns, but the model has {self._n_features_out} latents"
@@ -204,7 +206,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> NDArray[np.float32]:
-        """Means of p(x|z) at draws of z from the prior, in the shape and range of `fit`'s images."""
+        """Means of p(x|z) at draws of z from the prior, in shape and range of `fit`'s images."""
         check_is_fitted(self)
         return self._values(evaluate.generate(self.vae_, n_samples, seed=_seed(random_state)))
 
@@ -306,11 +308,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         at_least: int,
     ) -> tuple[NDArray[Any], tuple[int, ...]]:
         """Flat rows [N, n] of finite numbers, and the shape that a row had."""
-        array = _plain(X)
+        array: Any = _plain(X)
         shape = array.shape[1:]
         if len(shape) in (2, 3):
             array = np.reshape(array, (len(array), -1))
-        checked = validate_data(self, array, reset=reset, ensure_min_samples=at_least)
+        checked = np.asarray(validate_data(self, array, reset=reset, ensure_min_samples=at_least))
         known = () if reset else (self._sample_shape, self.image_shape_, self.image_shape_[1:])
         if len(shape) > 1 and known and shape not in known:
             raise ValueError(
@@ -389,6 +391,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """The state with all tensors on the CPU, so that it can be unpickled without a GPU."""
         state = super().__getstate__()
+        assert isinstance(state, dict)
         if "_learner" in state:
             learner = state["_learner"]
             tensors = {name: value.detach().cpu() for name, value in learner.tensors().items()}
