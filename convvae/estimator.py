@@ -7,6 +7,7 @@ file is the one that every command reads.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -474,5 +475,7 @@ def _python(value: Any) -> Any:  # noqa: ANN401
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:
-    """A seed from whatever scikit-learn takes for one."""
+    """A seed from whatever scikit-learn takes for one; a number is the seed itself, as `--seed`."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
     return int(check_random_state(random_state).randint(2**31))
