@@ -19,7 +19,9 @@ from convvae.errors import OutputError
 from convvae.files import atomic
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's picture mode for each number of channels."""
@@ -166,7 +168,7 @@ def worst_figure(
     """
     from matplotlib.figure import Figure
 
-    errors = (to_unit(images) - reconstructions).abs().mean(1)
+    errors = (to_unit(images) - reconstructions).abs().mean(1).numpy()
     highest = float(errors.max()) or 1.0
     columns = min(columns, len(images))
     bands = math.ceil(len(images) / columns)
@@ -191,10 +193,10 @@ def worst_figure(
     return figure
 
 
-def _as_shown(picture: Tensor) -> Tensor:
+def _as_shown(picture: Tensor) -> NDArray[np.uint8]:
     """uint8 [C, H, W] -> [H, W] or [H, W, 3 or 4] for matplotlib; of 2 channels, the first."""
     channels = len(picture)
-    return picture.permute(1, 2, 0) if channels > 2 else picture[0]
+    return (picture.permute(1, 2, 0) if channels > 2 else picture[0]).numpy()
 
 
 def save_figure(path: Path, figure: Figure) -> None:

@@ -123,7 +123,9 @@ def test_the_command_writes_what_the_library_computes(finished_run, tmp_path, ca
 def test_what_cannot_be_written_is_said_before_the_work(finished_run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for out, error in (("e.csv", errors.UsageError), ("file/e.npz", errors.OutputError)):
-        code = main(["encode", str(finished_run.path), "no-such-data", "--out", f"{tmp_path}/{out}"])
+        code = main(
+            ["encode", str(finished_run.path), "no-such-data", "--out", f"{tmp_path}/{out}"]
+        )
         line = capsys.readouterr().err
         assert code == error.exit_code, line
         assert len(line.splitlines()) == 1

@@ -41,7 +41,8 @@ MAY_IMPORT = {
         "evaluate", "doctor", "figures", "learner", "captured", "progress",
     },
     "alarms": {
-        "errors", "files", "data", "model", "evaluate", "encodings", "anomaly", "figures", "progress",
+        "errors", "files", "data", "model", "evaluate", "encodings", "anomaly", "figures",
+        "progress",
     },
     "estimator": {
         "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
