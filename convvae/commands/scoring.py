@@ -57,6 +57,8 @@ class AnomaliesOptions(ImagesOptions):
     """Normal images that the model did not train on (else the training set's test images)."""
     normal_split: Literal["train", "test"] = "test"
     """Take the normal images from the training or the test images of that set."""
+    normal_limit: int | None = Field(default=None, ge=1)
+    """Take the first so many of the normal images."""
     abnormal: tuple[str, ...] = ()
     """Labels that are abnormal, to measure how well the scores find them."""
     false_alarms: float = Field(default=0.05, gt=0, lt=1)
@@ -107,7 +109,7 @@ def anomalies(args: list[str]) -> None:
     source = options.load(facts)
     normal, name, split = None, options.normal or facts.data, options.normal_split
     if (name, split) != (source.name, source.split):
-        normal = data.load(name, split, data_dir=options.data_dir)
+        normal = data.load(name, split, data_dir=options.data_dir, limit=options.normal_limit)
     protocol = alarms.Protocol(
         model=options.model,
         score=options.score,
