@@ -19,6 +19,9 @@ from convvae.evaluate import BATCH, evaluating, own_noise
 from convvae.model import VAE
 from convvae.objectives import draw
 
+FLOW_DRAWS = 100
+"""Draws of z an image for the variance of a posterior that has no closed form."""
+
 
 class Encodings(NamedTuple):
     """Numbers of N images, on the CPU."""
@@ -50,15 +53,20 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
         images: uint8, shape [N, C, H, W], of the model's size.
         seed: Of the draw of z.
     """
-    eps = [torch.randn(1, vae.config.latent_dims, generator=own_noise(one, seed)) for one in images]
+    sources, dims = [own_noise(image, seed) for image in images], vae.config.latent_dims
+
+    def noise(count: int) -> Tensor:
+        eps = [torch.randn(count, dims, generator=own) for own in sources]
+        return torch.stack(eps, 1).to(vae.device)
+
     with evaluating(vae):
         x = to_unit(images.to(vae.device))
-        draws = draw(vae, x, torch.stack(eps, 1).to(vae.device))
+        draws = draw(vae, x, noise(1))
         mu = draws.q.mean
         errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
         return Encodings(
             mu.cpu(),
-            marginal_logvar(draws.q).cpu(),
+            marginal_logvar(draws.q, noise).cpu(),
             draws.terms.bound.cpu().double(),
             draws.kl.cpu().double(),
             errors.cpu().double(),
@@ -106,10 +114,14 @@ def batches(vae: VAE, source: data.ImageSet, binarize_seed: int | None = None) -
         yield images if draws is None else binarize(images, draws)
 
 
-def marginal_logvar(q: Posterior) -> Tensor:
-    """Logarithm of each latent's variance under a Gaussian posterior, shape [B, D].
+def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
+    """Logarithm of each latent's variance under a posterior, shape [B, D].
 
-    Of a full covariance L L^T: log sum_j L_dj^2.
+    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws.
+
+    Arguments:
+        q: The posterior.
+        noise: Gives so many standard normal draws an image, shape [K, B, D].
     """
     match q:
         case DiagonalGaussian():
@@ -117,4 +129,4 @@ def marginal_logvar(q: Posterior) -> Tensor:
         case FullGaussian():
             return q.scale_tril.square().sum(-1).log()
         case _:
-            raise TypeError(f"the variance of a {type(q).__name__} has no closed form here")
+            return q.rsample(noise(FLOW_DRAWS)).var(0).log()

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 SETTINGS = (
     *Architecture.model_fields,
     *("epochs", "batch_size", "optimizer", "lr", "weight_decay", "schedule", "clip_norm"),
-    *("output_bias", "beta", "objective", "free_bits", "mc_samples", "device", "precision"),
+    *("ema_images", "output_bias", "beta", "kl_schedule", "kl_warmup", "objective", "free_bits"),
+    *("capacity", "mmd", "mc_samples", "device", "precision"),
 )
 """Parameters that are settings of `TrainConfig`, of the same name, meaning and default."""
 DATA = "arrays"
@@ -107,10 +108,15 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         weight_decay: float = 0.01,
         schedule: str = "constant",
         clip_norm: float | None = None,
+        ema_images: int | None = None,
         output_bias: str = "uniform",
         beta: float = 1.0,
+        kl_schedule: str = "constant",
+        kl_warmup: int = 200_000,
         objective: str = "elbo",
         free_bits: float = 0.0,
+        capacity: float | None = None,
+        mmd: float = 0.0,
         mc_samples: int = 1,
         device: str = "auto",
         precision: str = "auto",
@@ -135,10 +141,15 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.clip_norm = clip_norm
+        self.ema_images = ema_images
         self.output_bias = output_bias
         self.beta = beta
+        self.kl_schedule = kl_schedule
+        self.kl_warmup = kl_warmup
         self.objective = objective
         self.free_bits = free_bits
+        self.capacity = capacity
+        self.mmd = mmd
         self.mc_samples = mc_samples
         self.device = device
         self.precision = precision
@@ -352,7 +363,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         settings = {**chosen, "data": DATA, "seed": self._seed}
         config, device = resolve(TrainConfig.checked(settings, type(self).__name__))
         channels, height, width = self.image_shape_
-        self._learner = Learner(config, config.model((height, width), channels), device)
+        model = config.model((height, width), channels)
+        self._learner = Learner(config, model, device, len(images))
         if config.output_bias == "mean" and len(images):
             self._learner.start_at(mean_pixel(images))
         self._position = Position()
@@ -363,6 +375,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Train for the epochs of `config`."""
         learner, position = self._learner, self._position
         plan = Plan(config, len(images))
+        learner.count = len(images)
         learner.vae.train()
         step = make_step(learner, images.to(learner.vae.device))
         for _ in range(config.epochs):
@@ -396,15 +409,17 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if "_learner" in state:
             learner = state["_learner"]
             tensors = {name: value.detach().cpu() for name, value in learner.tensors().items()}
-            state = {**state, "_learner": (learner.config, learner.vae.config, tensors)}
+            made_of = (learner.config, learner.vae.config, learner.count, tensors)
+            state = {**state, "_learner": made_of}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuild the learner on the device that `device` means here."""
         if "_learner" in state:
-            config, model, tensors = state["_learner"]
+            config, model, count, tensors = state["_learner"]
             device = runtime.pick_device(state["device"])
-            learner = Learner(config.model_copy(update={"device": device.type}), model, device)
+            config = config.model_copy(update={"device": device.type})
+            learner = Learner(config, model, device, count)
             learner.take(tensors)
             learner.vae.eval()
             state = {**state, "_learner": learner}
