@@ -262,8 +262,7 @@ def _draw(
         for i in chosen.tolist()
     ]
     heading = (
-        f"{_title(source)}: the {len(chosen)} most abnormal by {protocol.score} "
-        f"({SCORES[protocol.score].unit})"
+        f"{_title(source)[-60:]}\nmost abnormal by {protocol.score}, {SCORES[protocol.score].unit}"
     )
     figure = worst_figure(images, reconstruct(vae, images), titles, heading)
     save_figure(path, figure)

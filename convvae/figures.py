@@ -172,8 +172,10 @@ def worst_figure(
     highest = float(errors.max()) or 1.0
     columns = min(columns, len(images))
     bands = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(max(4.8, 1.45 * columns + 1), 4.7 * bands + 0.5), layout="constrained")
-    figure.suptitle(heading)
+    tall = 1.45 * images.shape[2] / images.shape[3]
+    size = (max(4.8, 1.45 * columns + 1), (3 * tall + 0.6) * bands + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(heading, fontsize=10)
     axes = figure.subplots(3 * bands, columns, squeeze=False)
     for cell in axes.flat:
         cell.set(xticks=[], yticks=[], frame_on=False)
