@@ -57,7 +57,8 @@ class Facts(Frozen):
     images: int
     """Images seen in training."""
     bound: float | None = None
-    """Validation bound at the end, nats per image (evaluation mode, K draws as in training)."""
+    """Validation bound at the end, nats per image (evaluation mode, K draws as in training); None
+    where there was none."""
     source: str | None = None
     """Tool and file that the weights came from, where convvae did not train them."""
     versions: dict[str, str]

@@ -17,6 +17,7 @@ from convvae.commands.interchange import export, import_
 from convvae.commands.listing import info, models
 from convvae.commands.measuring import evaluate
 from convvae.commands.pictures import generate, reconstruct
+from convvae.commands.scoring import anomalies, encode
 from convvae.commands.training import train
 from convvae.errors import (
     ConvvaeError,
@@ -29,7 +30,7 @@ from convvae.errors import (
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
-        *(train, reconstruct, generate, evaluate),
+        *(train, reconstruct, generate, evaluate, encode, anomalies),
         *(info, models, import_, export),
     )
 }

@@ -65,7 +65,7 @@ def image_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> 
     with evaluating(vae):
         for part in images.split(max(1, BATCH // mc_samples)):
             shape = (mc_samples, vae.config.latent_dims)
-            eps = [torch.randn(shape, generator=_own_noise(image, seed)) for image in part]
+            eps = [torch.randn(shape, generator=own_noise(image, seed)) for image in part]
             x = to_unit(part.to(vae.device))
             terms = elbo(vae, x, torch.stack(eps, 1).to(vae.device))
             found.append(torch.stack(terms).cpu().double())
@@ -102,7 +102,7 @@ def importance_bounds(
     with evaluating(vae):
         for part in images.split(batch):
             x = to_unit(part.to(vae.device))
-            q, sources = vae.encode(x), [_own_noise(image, seed) for image in part]
+            q, sources = vae.encode(x), [own_noise(image, seed) for image in part]
             total = torch.full((len(part),), -math.inf, dtype=torch.float64)
             for done in range(0, samples, DRAWS):
                 shape = (min(DRAWS, samples - done), vae.config.latent_dims)
@@ -114,7 +114,7 @@ def importance_bounds(
     return torch.cat(bounds)
 
 
-def _own_noise(image: Tensor, seed: int) -> torch.Generator:
+def own_noise(image: Tensor, seed: int) -> torch.Generator:
     """A generator that is a function of an image's pixels and a seed."""
     return runtime.generator(seed, "evaluate", zlib.crc32(image.cpu().numpy().tobytes()))
 

@@ -6,7 +6,7 @@ Grids are plain arrays [C, H, W] written by Pillow: the same images give the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convvae.data.pixels import to_uint8
+from convvae.data.pixels import to_uint8, to_unit
 from convvae.errors import OutputError
 from convvae.files import atomic
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's picture mode for each number of channels."""
@@ -147,6 +149,56 @@ def loss_curve(rows: Iterable[Mapping[str, Any]]) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
+
+
+def worst_figure(
+    images: Tensor, reconstructions: Tensor, titles: Sequence[str], heading: str, columns: int = 8
+) -> Figure:
+    """Images, their reconstructions below them, and below these where they differ.
+
+    The maps show |x - E[x|z]|, the mean over channels, in [0, 1] of black to white, all on one
+    scale of brightness (viridis, which reads the same in every kind of colour vision).
+
+    Arguments:
+        images: uint8 [N, C, H, W].
+        reconstructions: float [N, C, H, W] in [0, 1].
+        titles: What stands above each image.
+        heading: What stands above all of them.
+        columns: Images side by side.
+    """
+    from matplotlib.figure import Figure
+
+    errors = (to_unit(images) - reconstructions).abs().mean(1).numpy()
+    highest = float(errors.max()) or 1.0
+    columns = min(columns, len(images))
+    bands = math.ceil(len(images) / columns)
+    tall = 1.45 * images.shape[2] / images.shape[3]
+    size = (max(4.8, 1.45 * columns + 1), (3 * tall + 0.6) * bands + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(heading, fontsize=10)
+    axes = figure.subplots(3 * bands, columns, squeeze=False)
+    for cell in axes.flat:
+        cell.set(xticks=[], yticks=[], frame_on=False)
+    drawn = None
+    for place, title in enumerate(titles):
+        top, column = 3 * (place // columns), place % columns
+        for row, picture in enumerate((images[place], to_uint8(reconstructions[place]))):
+            axes[top + row, column].imshow(_as_shown(picture), cmap="gray", vmin=0, vmax=255)
+        drawn = axes[top + 2, column].imshow(errors[place], cmap="viridis", vmin=0, vmax=highest)
+        axes[top, column].set_title(title, fontsize=7)
+    for band in range(bands):
+        for row, name in enumerate(("image", "reconstruction", "error")):
+            axes[3 * band + row, 0].set_ylabel(name, fontsize=8)
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=axes, aspect=12 * bands, shrink=0.5)
+        bar.set_label("|image - reconstruction|, black to white = 1", fontsize=8)
+    return figure
+
+
+def _as_shown(picture: Tensor) -> NDArray[np.uint8]:
+    """uint8 [C, H, W] -> [H, W] or [H, W, 3 or 4] for matplotlib; of 2 channels, the first."""
+    channels = len(picture)
+    return (picture.permute(1, 2, 0) if channels > 2 else picture[0]).numpy()
 
 
 def save_figure(path: Path, figure: Figure) -> None:

@@ -258,8 +258,8 @@ class Learner:
             else:
                 mean.copy_(value)
 
-    def save(self, path: Path, position: Position) -> None:
-        """Write all that continuing needs, whole or not at all."""
+    def tensors(self) -> dict[str, Tensor]:
+        """All that continuing needs: weights, average, the optimiser's state, sums."""
         tensors = {f"vae.{name}": value for name, value in self.vae.state_dict().items()}
         if self.average is not None:
             state = self.average.state_dict()
@@ -267,7 +267,11 @@ class Learner:
         for name, parameter in self.vae.named_parameters():
             state = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
-        save_tensors(path, tensors | {"sums": self.sums}, {"position": asdict(position)})
+        return tensors | {"sums": self.sums}
+
+    def save(self, path: Path, position: Position) -> None:
+        """Write all that continuing needs, whole or not at all."""
+        save_tensors(path, self.tensors(), {"position": asdict(position)})
 
     def load(self, path: Path) -> Position:
         """Take over what `save` wrote, and return the position.
@@ -277,7 +281,7 @@ class Learner:
         """
         tensors, header = load_tensors(path)
         try:
-            self._take(tensors)
+            self.take(tensors)
             return Position(**header["position"])
         except (KeyError, RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split())
@@ -285,7 +289,14 @@ class Learner:
                 f"{path} does not fit the run's settings ({reason}); was config.json edited?"
             ) from error
 
-    def _take(self, tensors: dict[str, Tensor]) -> None:
+    def take(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave, on whatever device.
+
+        Raises:
+            KeyError: a tensor is missing.
+            RuntimeError: a tensor has another shape.
+        """
+
         def part(prefix: str) -> dict[str, Tensor]:
             start = f"{prefix}."
             return {n.removeprefix(start): v for n, v in tensors.items() if n.startswith(start)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import final
 
 from rich.console import Console
@@ -18,6 +19,15 @@ LIVE_SECONDS = 0.2
 """Time between two refreshes of the bar."""
 PLAIN_SECONDS = 10.0
 """Shortest time between two lines within an epoch, where there is no bar."""
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over so many images on a terminal, nothing elsewhere; call it with those just done."""
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 @final

@@ -168,6 +168,23 @@ class Plan:
         return parts
 
 
+def epoch_steps(step: Step, plan: Plan, position: Position) -> Iterator[Tensor]:
+    """Take the steps from `position` to the end of its epoch, one whenever the next is asked for.
+
+    After each, the position stands behind it and its loss is yielded: a scalar on the device, nats
+    per image.
+    """
+    config = plan.config
+    for index in plan.batches(position.epoch)[position.batch :]:
+        shape = (config.mc_samples, len(index), config.latent_dims)
+        eps = runtime.noise(shape, config.seed, "train", position.images)
+        batch_loss = step(index, eps, pace(config, position.images, plan.total_images))
+        position.batch += 1
+        position.images += len(index)
+        position.epoch_images += len(index)
+        yield batch_loss
+
+
 def train_epoch(
     learner: Learner,
     step: Step,
@@ -195,14 +212,7 @@ def train_epoch(
         position.seconds = time.monotonic() - began
         return means
 
-    for index in plan.batches(position.epoch)[position.batch :]:
-        shape = (config.mc_samples, len(index), config.latent_dims)
-        eps = runtime.noise(shape, config.seed, "train", position.images)
-        batch_loss = step(index, eps, pace(config, position.images, plan.total_images))
-
-        position.batch += 1
-        position.images += len(index)
-        position.epoch_images += len(index)
+    for batch_loss in epoch_steps(step, plan, position):
         if position.batch % config.log_every == 0:
             losses.append((position.images, batch_loss))
         watch.step(position, read)
@@ -217,8 +227,13 @@ def train_epoch(
     return means
 
 
-def finite_means(learner: Learner, position: Position, run: RunFolder) -> Terms:
+def finite_means(learner: Learner, position: Position, run: RunFolder | None = None) -> Terms:
     """Mean terms over the epoch so far, when they and the weights are finite.
+
+    Arguments:
+        learner: What learns.
+        position: Where it stands.
+        run: The folder that keeps its last epoch, if there is one.
 
     Raises:
         NonFiniteLossError: they are not.
@@ -232,11 +247,14 @@ def finite_means(learner: Learner, position: Position, run: RunFolder) -> Terms:
     return means
 
 
-def not_finite(what: str, position: Position, run: RunFolder) -> NonFiniteLossError:
+def not_finite(what: str, position: Position, run: RunFolder | None) -> NonFiniteLossError:
     """The error for a number that is infinite or not one; the files of the last epoch stay."""
+    where = f"{what} in epoch {position.epoch + 1}"
+    if run is None:
+        return NonFiniteLossError(f"{where}; train anew with a lower lr or with clip_norm=1")
     kept = run.model if position.epoch else run.resume
     return NonFiniteLossError(
-        f"{what} in epoch {position.epoch + 1}; {kept} keeps the weights of epoch "
+        f"{where}; {kept} keeps the weights of epoch "
         f"{position.epoch}; start a new run with a lower --lr or with --clip-norm 1"
     )
 

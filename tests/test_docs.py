@@ -37,6 +37,10 @@ def shortened(words):
     if words[0] == "evaluate":
         fewer = ["--quality", "30"] if "--quality" in words else []
         return [*words, "--limit", "20", *fewer]
+    if words[0] == "encode":
+        return [*words, "--limit", "20"]
+    if words[0] == "anomalies":
+        words[words.index("--limit") + 1] = "20"
     return words
 
 

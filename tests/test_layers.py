@@ -24,6 +24,9 @@ MAY_IMPORT = {
     "similarity": set(),
     "evaluate": {"runtime", "distributions", "data", "model", "objectives", "similarity"},
     "samplers": {"runtime", "data", "distributions", "model", "evaluate"},
+    "encodings": {"data", "distributions", "evaluate", "model", "objectives"},
+    "embeddings": {"errors", "files", "data", "encodings"},
+    "anomaly": {"errors", "data", "evaluate", "encodings", "model"},
     "doctor": {"config", "distributions", "data", "model", "evaluate"},
     "probes": {"evaluate"},
     "samplequality": {"errors", "runtime", "data", "model", "evaluate"},
@@ -41,6 +44,14 @@ MAY_IMPORT = {
         "tracking",
     },
     "interop": {"errors", "config", "files", "distributions", "model", "checkpoint"},
+    "alarms": {
+        "errors", "files", "data", "model", "evaluate", "encodings", "anomaly", "figures",
+        "progress",
+    },
+    "estimator": {
+        "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
+        "learner", "captured", "train",
+    },
     "flags": {"errors", "config"},
 }  # fmt: skip
 ROOMS = [*MAY_IMPORT, "commands", "cli", "__init__"]

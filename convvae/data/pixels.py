@@ -39,4 +39,9 @@ def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def binarize_once(images: Tensor, split: str, seed: int) -> Tensor:
     """Binarise the images of a split the same way every time: a function of (split, seed)."""
-    return binarize(images, runtime.generator(seed, f"binarize {split}"))
+    return binarize(images, binarize_generator(split, seed))
+
+
+def binarize_generator(split: str, seed: int) -> torch.Generator:
+    """The draws of `binarize_once`, for images that come in parts."""
+    return runtime.generator(seed, f"binarize {split}")

@@ -1,0 +1,127 @@
+"""`convvae encode` and `convvae anomalies`: numbers of every single image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+from tyro.conf import Positional
+
+from convvae.commands.common import ModelOptions, open_model
+from convvae.config import UserPath
+from convvae.flags import parse
+
+if TYPE_CHECKING:
+    from convvae.checkpoint import Facts
+    from convvae.data import ImageSet
+
+
+class ImagesOptions(ModelOptions):
+    """Which images, for which model."""
+
+    data: Positional[str | None] = None
+    """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
+    split: Literal["train", "test"] = "test"
+    """Take training or test images."""
+    data_dir: UserPath | None = None
+    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take the first so many images."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws of z for the bounds."""
+
+    def load(self, facts: Facts) -> ImageSet:
+        """The images that are meant.
+
+        Raises:
+            ConvvaeError: there are none, each reason with its own class.
+        """
+        from convvae import data
+
+        name = self.data or facts.data
+        return data.load(name, self.split, data_dir=self.data_dir, limit=self.limit)
+
+
+class EncodeOptions(ImagesOptions):
+    """Write the latents, bound, KL and error of every image to a file."""
+
+    out: UserPath
+    """File to write: .npz, .parquet, or .npy of the posterior means alone."""
+
+
+class AnomaliesOptions(ImagesOptions):
+    """Score images by how unlike the normal ones they are, and flag those beyond a threshold."""
+
+    normal: str | None = None
+    """Normal images that the model did not train on (else the training set's test images)."""
+    normal_split: Literal["train", "test"] = "test"
+    """Take the normal images from the training or the test images of that set."""
+    normal_limit: int | None = Field(default=None, ge=1)
+    """Take the first so many of the normal images."""
+    abnormal: tuple[str, ...] = ()
+    """Labels that are abnormal, to measure how well the scores find them."""
+    false_alarms: float = Field(default=0.05, gt=0, lt=1)
+    """Share of normal images that may be flagged."""
+    score: Literal["bound", "importance_bound", "squared_error", "latent_distance"] = (
+        "squared_error"
+    )
+    """Score that flags and ranks; all four are written."""
+    samples: int = Field(default=10, ge=1, le=1_000_000)
+    """Draws K of z an image for the importance-weighted bound."""
+    worst: int = Field(default=16, ge=1, le=200)
+    """Images in the picture of the worst."""
+    outdir: UserPath = Path("anomalies")
+    """Folder for scores.csv, report.json and worst.png."""
+
+
+def encode(args: list[str]) -> None:
+    """Write the latents, bound, KL and error of every image to a file."""
+    options = parse(EncodeOptions, args, "convvae encode")
+    vae, facts = open_model(options)
+    from convvae import embeddings
+    from convvae.encodings import encode_all
+    from convvae.progress import counting
+
+    embeddings.writer(options.out)
+    source, drawn_by = options.load(facts), binarize_seed(facts)
+    protocol = {
+        "model": options.model,
+        "data": f"{source.name} ({source.split})",
+        "images": len(source),
+        "binarize_seed": drawn_by,
+        "seed": options.seed,
+    }
+    with counting("encoding", len(source)) as progress:
+        parts = encode_all(
+            vae, source, seed=options.seed, binarize_seed=drawn_by, progress=progress
+        )
+        embeddings.write(options.out, source, vae.config.latent_dims, protocol, parts)
+    print(f"wrote {options.out}: {len(source)} images of {protocol['data']}")
+
+
+def anomalies(args: list[str]) -> None:
+    """Score images by how unlike the normal ones they are, and flag the worst."""
+    options = parse(AnomaliesOptions, args, "convvae anomalies")
+    vae, facts = open_model(options)
+    from convvae import alarms, data
+
+    source = options.load(facts)
+    normal, name, split = None, options.normal or facts.data, options.normal_split
+    if (name, split) != (source.name, source.split):
+        normal = data.load(name, split, data_dir=options.data_dir, limit=options.normal_limit)
+    protocol = alarms.Protocol(
+        model=options.model,
+        score=options.score,
+        false_alarms=options.false_alarms,
+        abnormal=options.abnormal,
+        samples=options.samples,
+        seed=options.seed,
+        binarize_seed=binarize_seed(facts),
+    )
+    alarms.run(vae, source, normal, protocol, options.outdir, options.worst)
+
+
+def binarize_seed(facts: Facts) -> int | None:
+    """Seed of the black or white pixels if the model was trained on such, else None."""
+    return None if facts.binarize == "none" else facts.binarize_seed

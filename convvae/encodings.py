@@ -1,0 +1,132 @@
+"""What a model says of every single image: its place in the latent space, and how well it fits.
+
+Images pass through in batches, each resized and encoded once, and only the numbers are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from convvae import data
+from convvae.data.pixels import binarize, binarize_generator, to_unit
+from convvae.distributions import DiagonalGaussian, FullGaussian, Posterior
+from convvae.evaluate import BATCH, evaluating, own_noise
+from convvae.model import VAE
+from convvae.objectives import draw
+
+FLOW_DRAWS = 100
+"""Draws of z an image for the variance of a posterior that has no closed form."""
+
+
+class Encodings(NamedTuple):
+    """Numbers of N images, on the CPU."""
+
+    mu: Tensor
+    """Mean of q(z|x), shape [N, D], float32."""
+    logvar: Tensor
+    """Logarithm of the variance of each latent under q(z|x), shape [N, D], float32."""
+    bound: Tensor
+    """Evidence lower bound by one draw of z, nats, shape [N], float64."""
+    kl: Tensor
+    """KL(q(z|x) || p(z)), nats, shape [N], float64."""
+    squared_error: Tensor
+    """Mean over the values of (x - E[x|z = mu])^2 in [0, 1], shape [N], float64."""
+
+    @classmethod
+    def cat(cls, parts: list[Encodings]) -> Encodings:
+        """The numbers of all parts, in order."""
+        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
+    """The numbers of at most a few hundred images: one pass of the encoder, two of the decoder.
+
+    The noise is that of `evaluate.image_terms`: a function of the seed and of the image.
+
+    Arguments:
+        vae: The model.
+        images: uint8, shape [N, C, H, W], of the model's size.
+        seed: Of the draw of z.
+    """
+    sources, dims = [own_noise(image, seed) for image in images], vae.config.latent_dims
+
+    def noise(count: int) -> Tensor:
+        eps = [torch.randn(count, dims, generator=own) for own in sources]
+        return torch.stack(eps, 1).to(vae.device)
+
+    with evaluating(vae):
+        x = to_unit(images.to(vae.device))
+        draws = draw(vae, x, noise(1))
+        mu = draws.q.mean
+        errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
+        return Encodings(
+            mu.cpu(),
+            marginal_logvar(draws.q, noise).cpu(),
+            draws.terms.bound.cpu().double(),
+            draws.kl.cpu().double(),
+            errors.cpu().double(),
+        )
+
+
+def encode_all(
+    vae: VAE,
+    source: data.ImageSet,
+    *,
+    seed: int,
+    binarize_seed: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[Encodings]:
+    """The numbers of a set, batch by batch and in its order; memory does not grow with the set.
+
+    Arguments:
+        vae: The model.
+        source: The images, of any size.
+        seed: Of the draws of z.
+        binarize_seed: Of the black or white pixels of a model of such images, else None.
+        progress: Called with the number of images done since the last call.
+
+    Raises:
+        ImageSizeError: the images do not fit the model.
+    """
+    for images in batches(vae, source, binarize_seed):
+        yield encode(vae, images, seed=seed)
+        progress(len(images))
+
+
+def batches(vae: VAE, source: data.ImageSet, binarize_seed: int | None = None) -> Iterator[Tensor]:
+    """The images of a set as the model takes them, uint8 [B, C, H, W], a batch at a time.
+
+    Raises:
+        ImageSizeError: the images do not fit the model.
+    """
+    config = vae.config
+    draws = None
+    if binarize_seed is not None:
+        draws = binarize_generator(source.split, binarize_seed)
+    for part in source.images.split(BATCH):
+        some = replace(source, images=part, labels=None, names=None)
+        images = data.fit(some, config.image_size, config.channels)
+        yield images if draws is None else binarize(images, draws)
+
+
+def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
+    """Logarithm of each latent's variance under a posterior, shape [B, D].
+
+    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws.
+
+    Arguments:
+        q: The posterior.
+        noise: Gives so many standard normal draws an image, shape [K, B, D].
+    """
+    match q:
+        case DiagonalGaussian():
+            return q.logvar
+        case FullGaussian():
+            return q.scale_tril.square().sum(-1).log()
+        case _:
+            return q.rsample(noise(FLOW_DRAWS)).var(0).log()

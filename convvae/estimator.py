@@ -1,0 +1,496 @@
+"""A convolutional VAE as a scikit-learn transformer and density estimator.
+
+It trains by the same steps as `convvae train`, in memory and without a run folder, and its model
+file is the one that every command reads.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from convvae import evaluate, runtime
+from convvae.captured import make_step
+from convvae.checkpoint import Facts, load_model, save_model
+from convvae.config import MIN_SIDE, Architecture, TrainConfig
+from convvae.errors import ImageSizeError
+from convvae.learner import Learner, Position
+from convvae.objectives import loss
+from convvae.train import Plan, epoch_steps, finite_means, mean_pixel, resolve
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from convvae.model import VAE
+
+SETTINGS = (
+    *Architecture.model_fields,
+    *("epochs", "batch_size", "optimizer", "lr", "weight_decay", "schedule", "clip_norm"),
+    *("ema_images", "output_bias", "beta", "kl_schedule", "kl_warmup", "objective", "free_bits"),
+    *("capacity", "mmd", "mc_samples", "device", "precision"),
+)
+"""Parameters that are settings of `TrainConfig`, of the same name, meaning and default."""
+DATA = "arrays"
+"""What a model file says of the images that an estimator was trained on."""
+CHUNK = 1000
+"""Images scaled to bytes at a time."""
+
+
+class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A convolutional variational autoencoder with the interface of scikit-learn.
+
+    `transform` gives the mean of q(z|x), `inverse_transform` the mean of p(x|z), `score_samples`
+    the evidence lower bound in nats. X is a NumPy array, a torch tensor or whatever scikit-learn
+    takes: flat [N, n], grey images [N, H, W], or images [N, C, H, W], channels first.
+
+    **Flat rows** become images of `image_shape`. Without it, they fill row by row the smallest
+    square grey image that holds them, at least 8x8, and the cells left over are black: 784 features
+    are 28x28, 10 features are an 8x8 image with 54 empty cells. The bound counts the empty cells.
+
+    **Pixels** are stored as 256 levels of `pixel_range`, as in all of convvae. Without a
+    `pixel_range` it is 0 to 255 for uint8, else the smallest and the largest value of the first
+    fit, over all features alike; values outside of it are clipped from then on. With one, values
+    outside of it are refused.
+
+    Parameters:
+        image_shape: (H, W) or (C, H, W) of flat rows, laid out channel by channel, row by row.
+        pixel_range: The values that are black and white.
+        random_state: Seed of weights, order and noise; None draws one.
+        verbose: Print a line an epoch.
+
+    The other parameters are those of `TrainConfig`, under the same names.
+
+    Attributes:
+        vae_: The trained model, in evaluation mode.
+        image_shape_: (C, H, W) of the images that the networks see.
+        pixel_range_: The values that are black and white.
+        loss_curve_: Mean training loss of every epoch, nats an image.
+        n_features_in_: Values of a row.
+
+    Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+
+    Examples:
+        >>> from sklearn.datasets import load_digits
+        >>> X = load_digits().data
+        >>> ConvVAE(latent_dims=2, epochs=1, random_state=0).fit_transform(X).shape
+        (1797, 2)
+    """
+
+    n_features_in_: int
+
+    def __init__(
+        self,
+        latent_dims: int = 8,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        pixel_range: tuple[float, float] | None = None,
+        network: str = "upsample",
+        max_filters: int = 64,
+        depth: int = 2,
+        likelihood: str = "gaussian",
+        variance: float = 0.5,
+        posterior: str = "diagonal",
+        prior: str = "normal",
+        prior_components: int = 100,
+        epochs: int = 20,
+        batch_size: int = 128,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        schedule: str = "constant",
+        clip_norm: float | None = None,
+        ema_images: int | None = None,
+        output_bias: str = "uniform",
+        beta: float = 1.0,
+        kl_schedule: str = "constant",
+        kl_warmup: int = 200_000,
+        objective: str = "elbo",
+        free_bits: float = 0.0,
+        capacity: float | None = None,
+        mmd: float = 0.0,
+        mc_samples: int = 1,
+        device: str = "auto",
+        precision: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.latent_dims = latent_dims
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.network = network
+        self.max_filters = max_filters
+        self.depth = depth
+        self.likelihood = likelihood
+        self.variance = variance
+        self.posterior = posterior
+        self.prior = prior
+        self.prior_components = prior_components
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.ema_images = ema_images
+        self.output_bias = output_bias
+        self.beta = beta
+        self.kl_schedule = kl_schedule
+        self.kl_warmup = kl_warmup
+        self.objective = objective
+        self.free_bits = free_bits
+        self.capacity = capacity
+        self.mmd = mmd
+        self.mc_samples = mc_samples
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: ArrayLike | Tensor, y: object = None) -> Self:
+        """Train a new model for `epochs` passes over X.
+
+        Arguments:
+            X: At least two images or rows.
+            y: Not used.
+
+        Raises:
+            ConfigError: a parameter is out of its range.
+            ImageSizeError: the images are smaller than the networks can take.
+            NonFiniteLossError: the loss became infinite or not a number.
+            ValueError: X is no array of finite numbers of that shape.
+        """
+        images = self._first_images(X)
+        config = self._begin(images)
+        self._train(images, config)
+        return self
+
+    def partial_fit(self, X: ArrayLike | Tensor, y: object = None) -> Self:
+        """Train for one pass over X, on from where the last call stopped; `lr` stays constant.
+
+        The first call, of an estimator that was not fitted, settles shape and `pixel_range_`.
+
+        Arguments:
+            X: At least two images or rows.
+            y: Not used.
+
+        Raises:
+            As `fit`.
+        """
+        if self.__sklearn_is_fitted__():
+            images = self._images(X, at_least=2)
+        else:
+            images = self._first_images(X)
+            self._begin(images)
+        config = self._learner.config.model_copy(update={"epochs": 1, "schedule": "constant"})
+        self._train(images, config)
+        return self
+
+    def transform(self, X: ArrayLike | Tensor) -> NDArray[np.float32]:
+        """The mean of q(z|x) of every image: float32 [N, D]."""
+        check_is_fitted(self)
+        return evaluate.latents(self.vae_, self._images(X))[0].numpy()
+
+    def inverse_transform(self, X: ArrayLike | Tensor) -> NDArray[np.float32]:
+        """The mean of p(x|z) of latents [N, D], in the shape and range of the images of `fit`."""
+        check_is_fitted(self)
+        z = torch.from_numpy(check_array(_plain(X), dtype="float32", copy=True))
+        if z.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X has {z.shape[1]} columns, but the model has {self._n_features_out} latents"
+            )
+        with evaluate.evaluating(self.vae_):
+            parts = [
+                self.vae_.decode(part.to(self.vae_.device)).mean.cpu()
+                for part in z.split(evaluate.BATCH)
+            ]
+        return self._values(torch.cat(parts))
+
+    def sample(
+        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> NDArray[np.float32]:
+        """Means of p(x|z) at draws of z from the prior, in shape and range of `fit`'s images."""
+        check_is_fitted(self)
+        return self._values(evaluate.generate(self.vae_, n_samples, seed=_seed(random_state)))
+
+    def score_samples(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
+        """The evidence lower bound of log p(x) of every image, nats, for pixels in [0, 1]: [N].
+
+        By `mc_samples` draws of z, whose noise is a function of `random_state` and of the image.
+        """
+        check_is_fitted(self)
+        terms = evaluate.image_terms(
+            self.vae_, self._images(X), seed=self._seed, mc_samples=self.mc_samples
+        )
+        return terms.bound.numpy()
+
+    def score(self, X: ArrayLike | Tensor, y: object = None) -> float:
+        """The mean of `score_samples`: higher is better."""
+        return float(self.score_samples(X).mean())
+
+    @property
+    def vae_(self) -> VAE:
+        """The trained model, in evaluation mode."""
+        return self._learner.weights
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file that every command of convvae reads, whole or not at all.
+
+        It holds the model, whose pixels are in [0, 1], and not `pixel_range_`.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        check_is_fitted(self)
+        facts = Facts(
+            model=self.vae_.config,
+            data=DATA,
+            epochs=self._position.epoch,
+            images=self._position.images,
+            bound=None,
+            versions=runtime.versions(),
+        )
+        save_model(Path(path), self.vae_, facts)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        pixel_range: tuple[float, float] = (0.0, 1.0),
+        device: str = "auto",
+    ) -> Self:
+        """An estimator fitted with the weights of a model.
+
+        `partial_fit` trains them further, its optimiser anew. Images come out as [N, C, H, W].
+
+        Arguments:
+            model: Run folder, .safetensors file, or name of a pretrained model.
+            pixel_range: The values that are black and white; uint8 has (0, 255).
+            device: Where to compute.
+
+        Raises:
+            ModelFileError: there is no such model, or its file is not whole.
+        """
+        vae, facts = load_model(model)
+        chosen = facts.model.model_dump(include=set(Architecture.model_fields))
+        shape = (facts.model.channels, *facts.model.image_size)
+        made = cls(
+            **chosen,
+            image_shape=shape,
+            pixel_range=pixel_range,
+            device=device,
+            random_state=0,
+        )
+        made.image_shape_, made.pixel_range_ = shape, pixel_range
+        made.n_features_in_ = math.prod(shape)
+        made._sample_shape = shape
+        made._begin(torch.zeros(0, *shape, dtype=torch.uint8))
+        made._learner.vae.load_state_dict(vae.state_dict())
+        made._learner.vae.eval()
+        made._position = Position(epoch=facts.epochs, images=facts.images)
+        return made
+
+    def _first_images(self, X: ArrayLike | Tensor) -> Tensor:
+        """Settle from the first images what later ones must agree with, and convert them."""
+        values, shape = self._validated(X, reset=True, at_least=2)
+        self._sample_shape = shape
+        given = shape if len(shape) > 1 and self.image_shape is None else self.image_shape
+        self.image_shape_ = image_shape(values.shape[1], given)
+        self.pixel_range_ = _pixel_range(values, self.pixel_range)
+        return self._to_uint8(values)
+
+    def _images(self, X: ArrayLike | Tensor, at_least: int = 1) -> Tensor:
+        return self._to_uint8(self._validated(X, reset=False, at_least=at_least)[0])
+
+    def _validated(
+        self,
+        X: ArrayLike | Tensor,
+        *,
+        reset: bool,
+        at_least: int,
+    ) -> tuple[NDArray[Any], tuple[int, ...]]:
+        """Flat rows [N, n] of finite numbers, and the shape that a row had."""
+        array: Any = _plain(X)
+        shape = array.shape[1:]
+        if len(shape) in (2, 3):
+            array = np.reshape(array, (len(array), -1))
+        checked = np.asarray(validate_data(self, array, reset=reset, ensure_min_samples=at_least))
+        known = () if reset else (self._sample_shape, self.image_shape_, self.image_shape_[1:])
+        if len(shape) > 1 and known and shape not in known:
+            raise ValueError(
+                f"X holds images of shape {shape}, but {type(self).__name__} was fitted on "
+                f"images of shape {self.image_shape_}, channels first"
+            )
+        return checked, checked.shape[1:] if len(shape) == 1 else shape
+
+    def _to_uint8(self, values: NDArray[Any]) -> Tensor:
+        """Flat rows -> images uint8 [N, C, H, W], 256 levels of `pixel_range_`."""
+        low, high = self.pixel_range_
+        if self.pixel_range is not None and (values.min() < low or values.max() > high):
+            raise ValueError(
+                f"X has values from {values.min():g} to {values.max():g}, outside of pixel_range "
+                f"({low:g}, {high:g}); give the range of your pixels"
+            )
+        images = np.zeros((len(values), math.prod(self.image_shape_)), dtype=np.uint8)
+        scale = 255 / ((high - low) or 1)
+        for start in range(0, len(values), CHUNK):
+            part = values[start : start + CHUNK].astype(np.float64)
+            levels = np.rint((part - low) * scale).clip(0, 255)
+            images[start : start + CHUNK, : values.shape[1]] = levels
+        return torch.from_numpy(images).reshape(-1, *self.image_shape_)
+
+    def _values(self, x: Tensor) -> NDArray[np.float32]:
+        """Images [N, C, H, W] in [0, 1] -> the shape and the range of the images of `fit`."""
+        low, high = self.pixel_range_
+        flat = x.flatten(1)[:, : self.n_features_in_].numpy()
+        values = flat * np.float32(high - low) + np.float32(low)
+        return values.reshape(-1, *self._sample_shape)
+
+    def _begin(self, images: Tensor) -> TrainConfig:
+        """A new learner for images of that shape."""
+        self._seed = _seed(self.random_state)
+        chosen = {name: _python(getattr(self, name)) for name in SETTINGS}
+        settings = {**chosen, "data": DATA, "seed": self._seed}
+        config, device = resolve(TrainConfig.checked(settings, type(self).__name__))
+        channels, height, width = self.image_shape_
+        model = config.model((height, width), channels)
+        self._learner = Learner(config, model, device, len(images))
+        if config.output_bias == "mean" and len(images):
+            self._learner.start_at(mean_pixel(images))
+        self._position = Position()
+        self.loss_curve_: list[float] = []
+        return config
+
+    def _train(self, images: Tensor, config: TrainConfig) -> None:
+        """Train for the epochs of `config`."""
+        learner, position = self._learner, self._position
+        plan = Plan(config, len(images))
+        learner.count = len(images)
+        learner.vae.train()
+        step = make_step(learner, images.to(learner.vae.device))
+        for _ in range(config.epochs):
+            learner.sums.zero_()
+            for _ in epoch_steps(step, plan, position):
+                pass
+            means = finite_means(learner, position)
+            self.loss_curve_.append(float(loss(means, config.beta)))
+            position.next_epoch()
+            if self.verbose:
+                print(f"epoch {position.epoch}  loss {self.loss_curve_[-1]:.2f} nats/image")
+        learner.vae.eval()
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.vae_.config.latent_dims
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        assert tags.transformer_tags is not None
+        tags.transformer_tags.preserves_dtype = ["float32"]  # latents are float32 always
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_learner")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state with all tensors on the CPU, so that it can be unpickled without a GPU."""
+        state = super().__getstate__()
+        assert isinstance(state, dict)
+        if "_learner" in state:
+            learner = state["_learner"]
+            tensors = {name: value.detach().cpu() for name, value in learner.tensors().items()}
+            made_of = (learner.config, learner.vae.config, learner.count, tensors)
+            state = {**state, "_learner": made_of}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild the learner on the device that `device` means here."""
+        if "_learner" in state:
+            config, model, count, tensors = state["_learner"]
+            device = runtime.pick_device(state["device"])
+            config = config.model_copy(update={"device": device.type})
+            learner = Learner(config, model, device, count)
+            learner.take(tensors)
+            learner.vae.eval()
+            state = {**state, "_learner": learner}
+        super().__setstate__(state)
+
+
+def image_shape(features: int, given: tuple[int, ...] | None) -> tuple[int, int, int]:
+    """The shape (C, H, W) of the images that rows of so many features become.
+
+    Arguments:
+        features: Values of a row, n.
+        given: (H, W) or (C, H, W); None for the smallest square that holds a row.
+
+    Raises:
+        ImageSizeError: the images are smaller than `MIN_SIDE`.
+        ValueError: rows of n features are no images of that shape.
+    """
+    if given is None:
+        side = max(MIN_SIDE, math.isqrt(features - 1) + 1)
+        return 1, side, side
+    if len(given) not in (2, 3):
+        raise ValueError(f"image_shape is (H, W) or (C, H, W), not {tuple(given)}")
+    channels, height, width = given if len(given) == 3 else (1, *given)
+    if math.prod(given) != features:
+        raise ValueError(
+            f"image_shape {tuple(given)} has {math.prod(given)} values, but X has {features} "
+            "features"
+        )
+    if len(given) == 3 and channels > 4:
+        raise ValueError(
+            f"images of shape {tuple(given)} have {channels} channels, at most 4 are possible; "
+            "channels come first: move the last axis with np.moveaxis(X, -1, 1)"
+        )
+    if min(height, width) < MIN_SIDE:
+        raise ImageSizeError(
+            f"images of {height}x{width} pixels are too small: the networks need at least "
+            f"{MIN_SIDE} a side; enlarge them, or pass flat rows, which are padded"
+        )
+    return channels, height, width
+
+
+def _pixel_range(values: NDArray[Any], given: tuple[float, float] | None) -> tuple[float, float]:
+    """The values that are black and white.
+
+    Raises:
+        ValueError: the given ones are not in rising order.
+    """
+    if given is not None:
+        low, high = given
+        if not low < high:
+            raise ValueError(f"pixel_range ({low:g}, {high:g}) must rise, as (0, 1) does")
+        return float(low), float(high)
+    if values.dtype == np.uint8:
+        return 0.0, 255.0
+    return float(values.min()), float(values.max())
+
+
+def _plain(X: ArrayLike | Tensor) -> Any:  # noqa: ANN401
+    """A torch tensor or a list as a NumPy array; arrays, tables and sparse matrices as they are."""
+    if isinstance(X, Tensor):
+        return X.detach().cpu().numpy()
+    return X if isinstance(getattr(X, "shape", None), tuple) else np.asarray(X)
+
+
+def _python(value: Any) -> Any:  # noqa: ANN401
+    """A NumPy scalar, as grids have them, as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    """A seed from whatever scikit-learn takes for one; a number is the seed itself, as `--seed`."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))

@@ -1,0 +1,55 @@
+"""The guides to embeddings, anomalies and scikit-learn are true: all that stands in them runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from convvae.cli import main
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the tests run outside the repository")
+
+WRITTEN = {
+    "embeddings": ["latents.npz", "latents.parquet", "latents.npy"],
+    "anomalies": ["odd/worst.png", "odd/scores.csv", "odd/report.json", "other/scores.csv"],
+    "scikit-learn": ["digits.safetensors", "samples.png"],
+}
+
+
+SMALL = {
+    "train": {"--limit": "128", "--epochs": "1", "--max-filters": "8"},
+    "encode": {"--limit": "100"},
+    "anomalies": {"--limit": "100", "--samples": "1", "--normal-limit": "120"},
+}
+
+
+def shortened(line):
+    """A command with little to do."""
+    words = shlex.split(line)[1:]
+    for flag, value in SMALL.get(words[0], {}).items():
+        if flag in words:
+            words[words.index(flag) + 1] = value
+        else:
+            words += [flag, value]
+    return words
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_everything_in_a_guide_runs_in_its_order(name, tmp_path, monkeypatch, mnist_dir, capsys):
+    monkeypatch.setenv("CONVVAE_DATA", str(mnist_dir.resolve()))
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / f"{name}.md").read_text()
+    names = {}
+    found = re.findall(r"^```(console|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert found
+    for kind, block in found:
+        if kind == "python":
+            exec(block.replace("epochs=3", "epochs=1"), names)
+            continue
+        for line in block.splitlines():
+            assert main(shortened(line)) == 0, (line, capsys.readouterr().err)
+    for file in WRITTEN[name]:
+        assert (tmp_path / file).exists(), file
