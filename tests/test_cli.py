@@ -140,7 +140,7 @@ def test_info_in_words_and_as_json(finished_run, capsys):
 def test_models_lists_the_pretrained(capsys):
     assert main(["models"]) == 0
     out = capsys.readouterr().out
-    for name in ("mlx-cvae", "mnist-2d"):
+    for name in ("mlx-cvae", "mnist-2d", "mnist-bernoulli"):
         assert name in out
     assert "149,265 parameters" in out
 

@@ -49,7 +49,7 @@ def models(args: list[str]) -> None:
         assert facts.bound is not None
         height, width = facts.model.image_size
         print(
-            f"{name:<12} {facts.data} {height}x{width}x{facts.model.channels}, "
+            f"{name:<15} {facts.data} {height}x{width}x{facts.model.channels}, "
             f"{facts.model.latent_dims} latents, {facts.model.likelihood}, "
             f"{vae.num_parameters():,} parameters, {facts.epochs} epochs, "
             f"bound {facts.bound:.2f} nats/image"
