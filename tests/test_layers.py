@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "similarity": set(),
     "evaluate": {"runtime", "distributions", "data", "model", "objectives", "similarity"},
     "samplers": {"runtime", "data", "distributions", "model", "evaluate"},
+    "latents": {"errors", "runtime", "data", "model", "evaluate"},
     "doctor": {"config", "distributions", "data", "model", "evaluate"},
     "probes": {"evaluate"},
     "samplequality": {"errors", "runtime", "data", "model", "evaluate"},
