@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 
+from convvae.commands.exploring import explore
 from convvae.commands.listing import info, models
 from convvae.commands.measuring import evaluate
 from convvae.commands.pictures import generate, reconstruct
@@ -26,7 +27,8 @@ from convvae.errors import (
 )
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (train, reconstruct, generate, evaluate, info, models)
+    command.__name__: command
+    for command in (train, reconstruct, generate, evaluate, explore, info, models)
 }
 
 

@@ -37,6 +37,10 @@ def shortened(words):
     if words[0] == "evaluate":
         fewer = ["--quality", "30"] if "--quality" in words else []
         return [*words, "--limit", "20", *fewer]
+    if words[0] == "explore":
+        # A server would not end by itself: see test_explorer_browser.py.
+        page = [] if "--html" in words else ["--html", "live.html"]
+        return [*words, "--limit", "20", *page]
     return words
 
 

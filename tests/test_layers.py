@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "errors", "config", "files", "runtime", "data", "model", "objectives", "checkpoint",
         "evaluate", "doctor", "figures", "learner", "captured", "progress",
     },
+    "explorer": {"errors", "files", "runtime", "data", "model", "evaluate", "latents"},
     "flags": {"errors", "config"},
 }  # fmt: skip
 ROOMS = [*MAY_IMPORT, "commands", "cli", "__init__"]
