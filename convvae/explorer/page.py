@@ -132,7 +132,6 @@ class Page:
         """Stand at z [D] and show what is there."""
         self.walk.z, self._pointed = z, None
         self._show_pair(z)
-        self._mark()
         self._settle()
 
     def _show_pair(self, z: Tensor, index: int | None = None) -> None:
@@ -152,6 +151,8 @@ class Page:
 
     def _settled(self) -> None:
         self._settling = None
+        # Marks make Bokeh draw the map anew, 10,000 points and all: not at every step of a slider.
+        self._mark()
         self.controls.show(self.walk)
         tab, route, walk = self.controls.tab.active, self.controls.chosen_route, self.walk
 
