@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 
+from convvae.commands.exploring import explore
 from convvae.commands.interchange import export, import_
 from convvae.commands.listing import info, models
 from convvae.commands.measuring import evaluate
@@ -31,7 +32,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
         *(train, reconstruct, generate, evaluate, encode, anomalies),
-        *(info, models, import_, export),
+        *(explore, info, models, import_, export),
     )
 }
 

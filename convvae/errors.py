@@ -113,6 +113,12 @@ class MissingExtraError(ConvvaeError):
     exit_code = 17
 
 
+class PortError(ConvvaeError):
+    """A port of this machine that is in use or may not be used."""
+
+    exit_code = 18
+
+
 class StoppedError(ConvvaeError):
     """Training was stopped by Ctrl-C or SIGTERM; everything is saved and `--resume` continues."""
 

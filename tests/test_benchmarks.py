@@ -17,6 +17,7 @@ from benchmarks import (
     bounds,
     engine,
     environments,
+    explorer,
     machine,
     memory,
     parallel,
@@ -524,3 +525,20 @@ def test_bounds_are_measured_by_the_command_line(mnist_dir, tmp_path):
     assert found["samples"] == 2
     assert found["peak_mib"] > 50
     assert found["bound"]["mean"] < 0
+
+
+def test_the_explorers_times_are_summed_up():
+    times = [*range(1, 101)]
+    found = explorer.summary(times[::-1])
+    assert found == {"events": 100, "median_ms": 50.5, "p95_ms": 95, "max_ms": 100}
+    assert explorer.summary([7.0])["p95_ms"] == 7
+
+
+def test_the_explorers_result_is_a_table_and_its_command_repeats_it():
+    options = explorer.parse(["--points", "50", "--events", "10"])
+    assert "--points 50 --events 10" in options.command()
+    times = explorer.summary([1.0, 2.0, 4.0])
+    result = {"points": 50, "open": times, "slider": times, "pointer": times, "all_events": times}
+    for row in explorer.rows(result):
+        assert len(row) == len(explorer.HEADER)
+        assert row[1:] == ["2.0", "4.0", "4.0", "3"]

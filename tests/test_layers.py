@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "encodings": {"data", "distributions", "evaluate", "model", "objectives"},
     "embeddings": {"errors", "files", "data", "encodings"},
     "anomaly": {"errors", "data", "evaluate", "encodings", "model"},
+    "latents": {"errors", "runtime", "data", "model", "evaluate"},
     "doctor": {"config", "distributions", "data", "model", "evaluate"},
     "probes": {"evaluate"},
     "samplequality": {"errors", "runtime", "data", "model", "evaluate"},
@@ -52,6 +53,7 @@ MAY_IMPORT = {
         "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
         "learner", "captured", "train",
     },
+    "explorer": {"errors", "files", "runtime", "data", "model", "evaluate", "latents"},
     "flags": {"errors", "config"},
 }  # fmt: skip
 ROOMS = [*MAY_IMPORT, "commands", "cli", "__init__"]
