@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "objectives": {"config", "distributions", "model"},
     "checkpoint": {"errors", "config", "files", "model"},
     "evaluate": {"runtime", "distributions", "data", "model", "objectives"},
+    "latents": {"errors", "runtime", "data", "model", "evaluate"},
     "scorecard": {"files", "model", "evaluate"},
     "figures": {"errors", "files", "data", "model"},
     "muon": set(),
