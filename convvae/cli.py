@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from convvae.commands.listing import info, models
+from convvae.commands.looking import figures, report
 from convvae.commands.measuring import evaluate
 from convvae.commands.pictures import generate, reconstruct
 from convvae.commands.training import train
@@ -26,7 +27,17 @@ from convvae.errors import (
 )
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (train, reconstruct, generate, evaluate, info, models)
+    command.__name__: command
+    for command in (
+        train,
+        reconstruct,
+        generate,
+        evaluate,
+        figures,
+        report,
+        info,
+        models,
+    )
 }
 
 
