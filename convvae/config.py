@@ -280,6 +280,8 @@ class TrainConfig(Architecture):
     """Record the loss in metrics.jsonl every so many steps."""
     preview: bool = True
     """Draw a picture after every epoch."""
+    report: bool = True
+    """Write a page about the finished run."""
     out: UserPath | None = None
     """Run folder to make (else runs/DATA-RECIPE, numbered)."""
 

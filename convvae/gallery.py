@@ -66,6 +66,9 @@ class Gallery:
             first of another class, if absent.
         walked: Latents of which traversals are drawn, the most informative ones.
         seed: Of samples, draws and projections.
+
+    Raises:
+        UsageError: the images to join do not exist.
     """
 
     vae: VAE
@@ -77,6 +80,13 @@ class Gallery:
     pair: tuple[int, int] | None = None
     walked: int = 256
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pair is not None and not all(0 <= i < len(self.images) for i in self.pair):
+            raise UsageError(
+                f"there are {len(self.images)} images, numbered from 0, and none of them is "
+                f"{' or '.join(str(i) for i in self.pair if not 0 <= i < len(self.images))}"
+            )
 
     @cached_property
     def codes(self) -> latents.Codes:
@@ -95,20 +105,10 @@ class Gallery:
 
     @cached_property
     def ends(self) -> tuple[int, int] | None:
-        """The images that an interpolation joins; None where there is but one.
-
-        Raises:
-            UsageError: the images that were asked for do not exist.
-        """
-        count = len(self.images)
+        """The images that an interpolation joins; None where there is but one."""
         if self.pair is not None:
-            if not all(0 <= place < count for place in self.pair):
-                raise UsageError(
-                    f"there are {count} images, numbered from 0: no pair "
-                    f"{self.pair[0]} {self.pair[1]}"
-                )
             return self.pair
-        if count < 2:
+        if len(self.images) < 2:
             return None
         if self.labels is None:
             return 0, 1

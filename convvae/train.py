@@ -103,7 +103,8 @@ def train(
                 )
             finish_epoch(learner, train_terms, validation, position, run, display)
     draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
-    write_report(run, learner.weights, test, config.seed)
+    if config.report:
+        write_report(run, learner.weights, test, config.seed)
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
 

@@ -33,8 +33,18 @@ def commands():
 def shortened(words):
     """A training command with little to do: few images, one epoch, small images."""
     if words[0] == "train" and "--resume" not in words:
-        return [*words, "--limit", "128", "--epochs", "1", "--max-filters", "8", "--no-preview"]
-    if words[0] == "evaluate":
+        return [
+            *words,
+            "--limit",
+            "128",
+            "--epochs",
+            "1",
+            "--max-filters",
+            "8",
+            "--no-preview",
+            "--no-report",
+        ]
+    if words[0] in ("evaluate", "figures", "report"):
         return [*words, "--limit", "20"]
     return words
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from convvae.commands.common import LookOptions, load_test_images, open_model
 from convvae.config import UserPath
 from convvae.errors import OutputError
+from convvae.files import make_folder
 from convvae.flags import parse
 
 
@@ -44,6 +45,7 @@ def figures(args: list[str]) -> None:
         pair=options.pair,
         seed=options.seed,
     )
+    make_folder(options.out)  # a place that cannot be written to is said before the work
     for name, picture in gallery.pictures(material, options.only):
         if isinstance(picture, str):
             print(f"left out {name}: {picture}")
@@ -81,6 +83,7 @@ def report(args: list[str]) -> None:
     path = options.out or default
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{path} would hold a page; give it a name that ends in .html")
+    make_folder(path.parent)  # a place that cannot be written to is said before the work
     gallery = Gallery(
         vae,
         data.images,
