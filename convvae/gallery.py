@@ -50,6 +50,10 @@ class Picture(NamedTuple):
     """What is seen, for a reader who has not seen its like."""
     figure: Figure
 
+    def _repr_png_(self) -> bytes:
+        """The figure, as a notebook shows it."""
+        return figures.png(self.figure)
+
 
 @dataclass
 class Gallery:

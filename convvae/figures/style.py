@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, cast
 
@@ -81,10 +81,21 @@ def number(value: float, form: str) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches."""
+    """An empty figure of that many inches, which shows itself in a notebook."""
+    return _notebook_figure()(figsize=(width, height), layout="constrained")
+
+
+@cache
+def _notebook_figure() -> type[Figure]:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class NotebookFigure(Figure):
+        """A figure that needs no pyplot to be seen."""
+
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    return NotebookFigure
 
 
 class Tiling(NamedTuple):
@@ -162,6 +173,11 @@ def save_figure(path: Path, figure: Figure) -> None:
         raise OutputError(f"{path}: figures are written as .png, .svg or .pdf; name it so")
     with atomic(path) as temporary:
         temporary.write_bytes(_content(figure, kind, DPI, "white"))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
+    return _content(figure, "png", DPI, "white")
 
 
 def svg(figure: Figure, dpi: int = DPI) -> str:
