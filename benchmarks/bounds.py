@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bounds", description=__doc__)
     parser.add_argument("--model", default="mlx-cvae", help="name or path of a model of MNIST")
-    parser.add_argument("--images", type=int, default=1000, help="the first so many test images")
+    parser.add_argument("--images", type=int, default=1000, help="test images, drawn by the seed")
     parser.add_argument(
         "--samples",
         type=lambda words: tuple(int(word) for word in words.split(",")),

@@ -108,7 +108,7 @@ def bounds_table(result: dict[str, Any]) -> str:
         result,
         markdown(bounds.HEADER, bounds.rows(result)),
         [],
-        f"`{result['model']}` on the first {result['images']:,} test images of MNIST, threads "
+        f"`{result['model']}` on {result['images']:,} test images of MNIST, threads "
         f"{result['threads']}; a process for each K, its whole time counted.",
         [result],
     )

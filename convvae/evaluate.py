@@ -16,6 +16,7 @@ from convvae.data.pixels import to_unit
 from convvae.distributions import DiagonalGaussian, StandardNormal, kl_per_latent
 from convvae.model import VAE
 from convvae.objectives import Terms, elbo, log_weights
+from convvae.similarity import WINDOW, ssim
 
 BATCH = 250
 """Images decoded at a time: no result depends on it but by rounding."""
@@ -186,6 +187,13 @@ class Estimate(NamedTuple):
         return cls(float(values.mean()), error)
 
 
+class Undefined(NamedTuple):
+    """Stands where a number would be, had it a meaning."""
+
+    not_defined: str
+    """Why it has none."""
+
+
 class Evaluation(NamedTuple):
     """What a model is worth on images: nats per image, where nothing else is said."""
 
@@ -207,6 +215,8 @@ class Evaluation(NamedTuple):
     """Mean squared error of a value of the reconstruction from the posterior's mean, in [0, 1]."""
     psnr: float | None
     """Peak signal-to-noise ratio of the mean squared error, dB; None of perfect reconstructions."""
+    ssim: Estimate | Undefined
+    """Structural similarity of an image and the decoding of its posterior's mean."""
 
 
 ACTIVE = 0.01
@@ -241,12 +251,7 @@ def evaluation(
         weighted = Estimate.of(
             importance_bounds(vae, images, samples=samples, seed=seed, progress=progress)
         )
-    errors = torch.cat(
-        [
-            (reconstruct(vae, part) - to_unit(part)).square().flatten(1).mean(1)
-            for part in images.split(BATCH)
-        ]
-    ).double()
+    errors, similarities = reconstruction_scores(vae, images)
     bound = Estimate.of(terms.bound)
     tightest = (weighted or bound).mean
     name = vae.config.likelihood
@@ -264,7 +269,33 @@ def evaluation(
         active_units=int((mu.var(0) > ACTIVE).sum()) if len(images) > 1 else 0,
         squared_error=Estimate.of(errors),
         psnr=-10 * math.log10(error) if error else None,
+        ssim=similarities if isinstance(similarities, Undefined) else Estimate.of(similarities),
     )
+
+
+def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Undefined]:
+    """How near images are to their reconstructions from the posterior's mean.
+
+    Arguments:
+        vae: The model.
+        images: uint8, shape [N, C, H, W].
+
+    Returns:
+        The mean squared error of a value, and the structural similarity, each shape [N], float64;
+        the latter is not defined for images smaller than its window.
+    """
+    height, width = images.shape[-2:]
+    errors: list[Tensor] = []
+    similarities: list[Tensor] = []
+    for part in images.split(BATCH):
+        x, mean = to_unit(part), reconstruct(vae, part)
+        errors.append((mean - x).square().flatten(1).mean(1).double())
+        if min(height, width) >= WINDOW:
+            similarities.append(ssim(x, mean))
+    if not similarities:
+        reason = f"images of {height}x{width} are smaller than its {WINDOW}x{WINDOW} window"
+        return torch.cat(errors), Undefined(reason)
+    return torch.cat(errors), torch.cat(similarities)
 
 
 def is_binary(images: Tensor) -> bool:

@@ -13,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convvae import figures, scorecard
+from convvae import doctor, figures, scorecard
 from convvae.checkpoint import Facts, RunFolder
+from convvae.config import TrainConfig
 from convvae.evaluate import evaluation
 from convvae.files import write_text
 from convvae.gallery import Gallery, Picture, pictures
@@ -55,7 +56,11 @@ def write(path: Path, subject: Subject, gallery: Gallery) -> None:
         OutputError: the file cannot be written.
     """
     found = evaluation(gallery.vae, gallery.images, seed=gallery.seed)
-    remarks = scorecard.remarks(gallery.vae, gallery.images, found)
+    remarks = scorecard.remarks(gallery.vae, gallery.images)
+    settings = _config(subject).get("settings")
+    if settings is not None:
+        config = TrainConfig.checked(settings, "config.json")
+        remarks += [str(remark) for remark in doctor.of_run(config, gallery.rows)]
     write_text(path, page(subject, gallery, scorecard.rows(found), remarks))
 
 
@@ -145,9 +150,15 @@ def in_page(svg: str, title: str) -> str:
     )
 
 
+def _config(subject: Subject) -> dict[str, Any]:
+    """The content of the run's `config.json`; nothing where there is none."""
+    run = subject.run
+    return run.read_config() if run is not None and run.config.exists() else {}
+
+
 def _settings(subject: Subject) -> str:
     parts = ["<section><h2 id=settings>Settings and versions</h2>"]
-    config = subject.run.read_config() if subject.run and subject.run.config.exists() else {}
+    config = _config(subject)
     model = subject.facts.model.model_dump(mode="json")
     settings = {**model, **config.get("settings", {})}
     settings["image_size"] = model["image_size"]

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from convvae.evaluate import Estimate, Evaluation, evaluation, is_binary
+from convvae import doctor
+from convvae.evaluate import Estimate, Evaluation, Undefined, evaluation
 from convvae.files import make_folder, write_text
 from convvae.model import VAE
+from convvae.probes import NEIGHBOURS, Probes
+from convvae.samplequality import Comparison, SampleQuality
+from convvae.samplequality.measures import BALL_NEIGHBOUR, MANIFOLD_NEIGHBOUR
 
 
-def run(vae: VAE, images: Tensor, protocol: dict[str, Any], path: Path | None) -> None:
+class Section(NamedTuple):
+    """A part of the scorecard that is measured when it is asked for."""
+
+    name: str
+    """Key in the JSON file, and title of its progress."""
+    total: int
+    """Images to go through."""
+    measure: Callable[[Callable[[int], None]], Probes | SampleQuality | Undefined]
+    """Given a function to call with the number of images done since its last call."""
+
+
+def run(
+    vae: VAE,
+    images: Tensor,
+    protocol: dict[str, Any],
+    path: Path | None,
+    sections: Sequence[Section] = (),
+) -> None:
     """Evaluate a model, print the table, and write the numbers if a file is named.
 
     Arguments:
@@ -23,6 +45,7 @@ def run(vae: VAE, images: Tensor, protocol: dict[str, Any], path: Path | None) -
         images: uint8, shape [N, C, H, W].
         protocol: How it is done: model, data, images, samples, seeds.
         path: JSON file to write.
+        sections: What is measured beside the bounds, in this order.
 
     Raises:
         OutputError: the file cannot be written.
@@ -39,14 +62,20 @@ def run(vae: VAE, images: Tensor, protocol: dict[str, Any], path: Path | None) -
             samples=protocol["samples"],
             progress=lambda count: bar.advance(task, count),
         )
+        more = {section.name: _measured(section, bar) for section in sections}
     for name, value in protocol.items():
         if value is not None:
             console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
     console.print("\n".join(lines(found)), highlight=False, markup=False, soft_wrap=True)
-    for remark in remarks(vae, images, found):
+    for part in more.values():
+        console.print("\n".join(part_lines(part)), highlight=False, markup=False, soft_wrap=True)
+    for remark in remarks(vae, images):
         console.print(remark, highlight=False, markup=False, soft_wrap=True)
     if path is not None:
-        write_text(path, json.dumps({"protocol": protocol, **as_json(found)}, indent=2) + "\n")
+        write_text(
+            path,
+            json.dumps({"protocol": protocol, **as_json(found), **as_json(more)}, indent=2) + "\n",
+        )
         console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -76,38 +105,117 @@ def rows(found: Evaluation) -> list[tuple[str, str, str]]:
     table.append(("squared error", error, "per value, of the mean's decoding"))
     if found.psnr is not None:
         table.append(("PSNR", f"{found.psnr:.2f}", "dB"))
+    table.append(("SSIM", in_words(found.ssim, 4), "of the mean's decoding; 1 is best"))
     return table
 
 
-def remarks(vae: VAE, images: Tensor, found: Evaluation) -> list[str]:
-    """What a reader of the numbers must know."""
-    said: list[str] = []
-    if vae.config.likelihood == "bernoulli" and not is_binary(images):
-        said.append(
-            "note: the pixels are grey, so that the Bernoulli bound is a cross-entropy and not "
-            "log p(x); binarise them with --binarize once to compare it with published figures"
-        )
+def remarks(vae: VAE, images: Tensor) -> list[str]:
+    """What a reader of the numbers must know, and what the doctor finds."""
+    found = [*doctor.of_images(images, vae.config.likelihood), *doctor.of_model(vae, images)]
+    said = [str(remark) for remark in found]
     if len(images) == 1:
         said.append("note: standard errors and active units are not defined for one image")
-    dead = found.latents - found.active_units
-    if dead and len(images) > 1:
-        said.append(
-            f"note: {dead} latents are not used; fewer latents, --beta below 1 or "
-            "--kl-schedule linear keep more of them"
-        )
     return said
 
 
-def in_words(estimate: Estimate, digits: int = 2) -> str:
-    """`mean ± standard error`."""
-    mean = f"{estimate.mean:.{digits}f}"
+def part_lines(part: Probes | SampleQuality | Undefined) -> list[str]:
+    """The numbers of a section, a line each."""
+    match part:
+        case Probes():
+            return probe_lines(part)
+        case SampleQuality():
+            return quality_lines(part)
+        case Undefined():
+            return [f"label accuracy of the latents is {in_words(part)}"]
+
+
+def probe_lines(found: Probes) -> list[str]:
+    """The accuracies with their protocol."""
+    learnt = f"learnt from {found.train_images:,} training images, {found.classes} labels"
+    said = [
+        f"label accuracy of the posterior's mean on {found.test_images:,} test images, {learnt}",
+        f"  {'linear probe':<22} {_percent(found.linear)}  (logistic regression, C = 1)",
+        f"  {'nearest neighbours':<22} {_percent(found.neighbours)}  "
+        f"(vote of {NEIGHBOURS}, Euclidean)",
+    ]
+    if not found.converged:
+        said.append("note: the logistic regression stopped before its optimum")
+    return said
+
+
+def quality_lines(found: SampleQuality) -> list[str]:
+    """The samples' numbers beside those of training images in their place."""
+    said = [
+        f"sample quality against {found.real_images:,} test images in {found.feature_space} "
+        f"({found.what})"
+    ]
+    columns = [found.training_images]
+    if isinstance(found.samples, Undefined):
+        said.append(f"  of the samples {in_words(found.samples)}")
+    else:
+        columns.insert(0, found.samples)
+    titles = [f"{'training' if c is columns[-1] else 'samples'} {c.images:,}" for c in columns]
+    said.append(_columns("", titles))
+    for (name, unit), *cells in zip(QUALITY_ROWS, *map(_cells, columns), strict=True):
+        said.append(f"{_columns(name, cells)}  ({unit})")
+    undefined = [value for c in columns for value in _values(c) if isinstance(value, Undefined)]
+    said += [f"  - {reason}" for reason in dict.fromkeys(map(in_words, undefined))]
+    said.append(
+        "note: a sample is the mean of p(x|z) at a draw of the prior; training images show what as "
+        "many images of the data itself come to; compare only with equal numbers of images"
+    )
+    return said
+
+
+QUALITY_ROWS = (
+    ("Frechet distance", "squared; 0 is best, biased upwards, more so of few images"),
+    ("kernel distance", "MMD^2, cubic kernel, unbiased; 0 is best"),
+    ("precision", f"samples among the test images, k = {MANIFOLD_NEIGHBOUR}"),
+    ("recall", f"test images among the samples, k = {MANIFOLD_NEIGHBOUR}"),
+    ("density", f"near 1 is best, may be above, k = {BALL_NEIGHBOUR}"),
+    ("coverage", f"test images near a sample, k = {BALL_NEIGHBOUR}"),
+)
+
+
+def _values(found: Comparison) -> list[Any]:
+    return [found.frechet_distance, found.kernel_distance, *found.neighbourhoods]
+
+
+def _cells(found: Comparison) -> list[str]:
+    """The numbers of a column, a dash where one is not defined."""
+    return [
+        "-" if isinstance(value, Undefined) else in_words(value, digits)
+        for value, digits in zip(_values(found), (2, 4, 4, 4, 4, 4), strict=True)
+    ]
+
+
+def _columns(name: str, cells: Sequence[str]) -> str:
+    return f"  {name:<22} " + "".join(f"{cell:<20}" for cell in cells).rstrip()
+
+
+def _percent(estimate: Estimate) -> str:
     error = estimate.standard_error
-    return mean if error is None else f"{mean} ± {error:.{digits}f}"
+    return f"{in_words(Estimate(100 * estimate.mean, None if error is None else 100 * error))} %"
 
 
-def as_json(found: Evaluation) -> dict[str, Any]:
-    """The numbers by name; an estimate as its mean and standard error."""
-    return {
-        name: value._asdict() if isinstance(value, Estimate) else value
-        for name, value in found._asdict().items()
-    }
+def in_words(value: Estimate | Undefined | float, digits: int = 2) -> str:
+    """`mean ± standard error`, a number, or why there is none."""
+    match value:
+        case Undefined():
+            return f"not defined: {value.not_defined}"
+        case Estimate(mean, error):
+            return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+        case _:
+            return f"{value:.{digits}f}"
+
+
+def as_json(value: Any) -> Any:  # noqa: ANN401
+    """Named tuples by name, an estimate as its mean and standard error."""
+    if isinstance(value, dict):
+        return {name: as_json(item) for name, item in value.items()}
+    return as_json(value._asdict()) if hasattr(value, "_asdict") else value
+
+
+def _measured(section: Section, bar: Progress) -> Probes | SampleQuality | Undefined:
+    task = bar.add_task(section.name, total=section.total)
+    return section.measure(lambda count: bar.advance(task, count))

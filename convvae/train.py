@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from convvae import data, figures, report, runtime, sheets
+from convvae import data, doctor, figures, report, runtime, sheets
 from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, load_facts, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
@@ -87,6 +87,7 @@ def train(
     step = make_step(learner, (images.clone() if redrawn else images).to(device))
     write_config(run, config, learner.vae.config, device, step.engine, position)
     announce(console, config, learner.vae, device)
+    say(console, doctor.of_images(validation, config.likelihood))
 
     display = TrainingDisplay(console, plan.total_images, config.epochs, position)
     with display, stop_flag() as stop:
@@ -103,6 +104,11 @@ def train(
                 )
             finish_epoch(learner, train_terms, validation, position, run, display)
     draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
+    said = [
+        *doctor.of_run(config, run.read_metrics()),
+        *doctor.of_model(learner.weights, validation),
+    ]
+    say(console, said)
     if config.report:
         write_report(run, learner.weights, test, config.seed)
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
@@ -380,6 +386,12 @@ def announce(console: Console, config: TrainConfig, vae: VAE, device: torch.devi
     lines += [f"  {name} = {value}" for name, value in config.model_dump(mode="json").items()]
     lines += [f"{vae.num_parameters() / 1e6:.4f} M trainable parameters"]
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def say(console: Console, remarks: Iterable[doctor.Remark]) -> None:
+    """Print the doctor's remarks, a line each."""
+    for remark in remarks:
+        console.print(str(remark), soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

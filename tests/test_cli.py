@@ -2,11 +2,12 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from convvae import errors, scorecard
+from convvae import data, errors, scorecard
 from convvae.checkpoint import load_facts, load_tensors
 from convvae.cli import COMMANDS, main
 
@@ -369,6 +370,62 @@ def test_evaluate_on_one_image_says_what_is_not_defined(finished_run, capsys):
     assert "not defined for one image" in capsys.readouterr().out
 
 
+def test_evaluate_judges_latents_and_samples(here, finished_run, capsys):
+    words = ["evaluate", finished_run.path, "--limit", "80", "--probe", "--quality", "70"]
+    assert main([str(word) for word in [*words, "--json", "out.json"]]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((here / "out.json").read_text())
+    assert 10 < found["probes"]["linear"]["mean"] * 100 < 100
+    accuracy = 100 * found["probes"]["neighbours"]["mean"]
+    assert f"nearest neighbours     {accuracy:.2f} ± " in printed
+    quality = found["sample_quality"]
+    assert quality["feature_space"] == "convvae-mnist-features-v1"
+    assert "convvae-mnist-features-v1" in printed
+    assert "FID" not in printed.replace("no FID", "")
+    samples, train = quality["samples"], quality["training_images"]
+    assert (samples["images"], train["images"], quality["real_images"]) == (70, 70, 80)
+    assert samples["frechet_distance"] > train["frechet_distance"] > 0
+    assert f"{samples['frechet_distance']:.2f}" in printed
+    assert samples["kernel_distance"]["mean"] > train["kernel_distance"]["mean"]
+    assert 0 < train["neighbourhoods"]["coverage"] <= 1
+    assert found["ssim"] == {"not_defined": "images of 8x8 are smaller than its 11x11 window"}
+    assert "SSIM                   not defined: images of 8x8" in printed
+
+
+def test_evaluate_of_few_images_says_what_has_no_meaning(here, finished_run, capsys):
+    words = ["evaluate", finished_run.path, "--limit", "1", "--quality", "1", "--json", "out.json"]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr().out
+    for reason in ("at least 65 images of each set", "at least 20 images", "at least 6 real"):
+        assert f"not defined: needs {reason}" in printed
+    samples = json.loads((here / "out.json").read_text())["sample_quality"]["samples"]
+    assert list(samples["neighbourhoods"]["recall"]) == ["not_defined"]
+
+
+def test_evaluate_says_when_there_are_no_labels(here, finished_run, capsys, monkeypatch):
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda *a, **k: replace(load(*a, **k), labels=None))
+    assert main(["evaluate", str(finished_run.path), "--limit", "5", "--probe"]) == 0
+    assert "label accuracy of the latents is not defined: no labels" in capsys.readouterr().out
+
+
+def test_samples_of_a_binarised_model_are_compared_with_grey_images(here, finished_run, capsys):
+    seen = []
+    for binarize in ("none", "once"):
+        words = ["evaluate", finished_run.path, "--limit", "70", "--quality", "70"]
+        assert main([*map(str, words), "--binarize", binarize, "--json", "out.json"]) == 0
+        seen.append(json.loads((here / "out.json").read_text()))
+    assert "sample_quality: against the grey images" in capsys.readouterr().out
+    assert seen[0]["bound"] != seen[1]["bound"]
+    assert seen[0]["sample_quality"] == seen[1]["sample_quality"]
+
+
+def test_inception_without_its_library_is_one_line(finished_run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    words = ["evaluate", finished_run.path, "--quality", "9", "--features", "inception"]
+    assert "convvae[fidelity]" in fails(capsys, errors.MissingExtraError, *words)
+
+
 def test_fewer_than_no_draws_are_refused(finished_run, capsys):
     line = fails(capsys, errors.ConfigError, "evaluate", finished_run.path, "--samples", "-1")
     assert "samples" in line
@@ -384,3 +441,37 @@ def test_compiling_without_a_compiler_is_one_line(here, capsys, monkeypatch):
 def test_a_precision_that_does_not_exist_is_one_line(capsys):
     line = fails(capsys, errors.UsageError, "train", "digits", "--precision", "float16")
     assert "float16" in line
+
+
+def test_images_and_bounds_from_a_density_fitted_to_the_codes(finished_run, tmp_path, capsys):
+    for sampler in ("prior", "mixture"):
+        words = ["generate", str(finished_run.path), "--sampler", sampler, "--count", "4"]
+        assert main([*words, "--outfile", str(tmp_path / f"{sampler}.png")]) == 0
+    assert "drawn from a mixture of its codes" in capsys.readouterr().out
+    assert (tmp_path / "prior.png").read_bytes() != (tmp_path / "mixture.png").read_bytes()
+    bounds = []
+    for sampler in ("prior", "mixture"):
+        words = ["evaluate", str(finished_run.path), "--sampler", sampler, "--limit", "50"]
+        assert main([*words, "--json", str(tmp_path / "numbers.json")]) == 0
+        numbers = json.loads((tmp_path / "numbers.json").read_text())
+        bounds.append(numbers["bound"]["mean"])
+    assert numbers["protocol"]["prior"] == "fitted mixture"
+    assert numbers["kl_per_latent"] is None
+    assert bounds[1] != bounds[0]
+
+
+def test_a_fitted_flow_without_its_library_is_one_line(finished_run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "zuko.flows", None)
+    assert main(["generate", str(finished_run.path), "--sampler", "flow"]) == 17
+    assert "pip install 'convvae[flows]'" in capsys.readouterr().err
+
+
+def test_a_limited_evaluation_draws_its_images_by_the_seed(finished_run, tmp_path, capsys):
+    found = []
+    for seed in ("0", "0", "1"):
+        words = ["evaluate", str(finished_run.path), "--limit", "20", "--seed", seed]
+        assert main([*words, "--json", str(tmp_path / "numbers.json")]) == 0
+        found.append(json.loads((tmp_path / "numbers.json").read_text())["squared_error"])
+    assert found[0] == found[1] != found[2]
+    assert main(["evaluate", str(finished_run.path), "--limit", "361"]) == 3
+    assert "--limit is 361, but there are 360 images" in capsys.readouterr().err

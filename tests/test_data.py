@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convvae.data import NAMES, ImageSet, Split, fit, load, read_idx, resize
+from convvae.data.download import fetch
 from convvae.data.pixels import binarize, binarize_once
 from convvae.data.published import PUBLISHED, PublishedFile, digest, identify
 from convvae.errors import (
@@ -592,6 +593,30 @@ def test_without_the_environment_the_cache_is_the_users(
     use_mirrors(monkeypatch, "mnist", server.mirror("a"))
     assert_is(load("mnist"), sets["mnist"])
     assert (tmp_path / "user" / "convvae" / "mnist" / IMAGES).is_file()
+
+
+def test_a_file_with_a_digest_is_fetched_once_and_checked_always(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    server.answers["/a/weights.bin"] = (200, b"weights")
+    url, sha256 = server.mirror("a") + "weights.bin", hashlib.sha256(b"weights").hexdigest()
+    path = fetch(url, sha256, tmp_path / "kept")
+    assert path.read_bytes() == b"weights"
+    assert fetch(url, sha256, tmp_path / "kept") == path
+    assert server.asked == ["/a/weights.bin"]
+    path.write_bytes(b"damaged")
+    with pytest.raises(ChecksumError, match=r"weights\.bin is not the file published"):
+        fetch(url, sha256, tmp_path / "kept")
+
+
+def test_a_file_that_cannot_be_fetched_or_is_another_leaves_nothing(tmp_path: Path, server: Server):
+    server.answers["/a/weights.bin"] = (200, b"other")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(ChecksumError, match="sent another file"):
+        fetch(server.mirror("a") + "weights.bin", sha256, tmp_path / "kept")
+    with pytest.raises(DownloadError, match=r"HTTP 404.*put the file there yourself"):
+        fetch(server.mirror("a") + "absent.bin", sha256, tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_importing_loads_nothing_that_only_some_sources_need():

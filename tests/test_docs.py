@@ -34,18 +34,12 @@ def shortened(words):
     """A training command with little to do: few images, one epoch, small images."""
     if words[0] == "train" and "--resume" not in words:
         return [
-            *words,
-            "--limit",
-            "128",
-            "--epochs",
-            "1",
-            "--max-filters",
-            "8",
-            "--no-preview",
-            "--no-report",
-        ]
+            *words, "--limit", "128", "--epochs", "1", "--max-filters", "8",
+            "--no-preview", "--no-report",
+        ]  # fmt: skip
     if words[0] in ("evaluate", "figures", "report"):
-        return [*words, "--limit", "20"]
+        fewer = ["--quality", "30"] if "--quality" in words else []
+        return [*words, "--limit", "20", *fewer]
     return words
 
 

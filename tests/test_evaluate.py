@@ -6,6 +6,7 @@ import torch
 from convvae import evaluate
 from convvae.evaluate import (
     Estimate,
+    Undefined,
     evaluating,
     evaluation,
     generate,
@@ -15,6 +16,7 @@ from convvae.evaluate import (
     reconstruct,
 )
 from convvae.model import VAE
+from convvae.similarity import ssim
 
 
 @pytest.fixture
@@ -113,6 +115,16 @@ def test_an_evaluation_agrees_with_its_parts(vae, images):
     assert found.squared_error.mean == pytest.approx(error, rel=1e-5)
     assert found.psnr == pytest.approx(-10 * math.log10(error), rel=1e-5)
     assert found.bits_per_dim is None  # a density has none
+
+
+def test_similarity_is_that_of_the_reconstructions_where_the_window_fits(vae, images, tiny_model):
+    assert evaluation(vae, images, seed=0).ssim == Undefined(
+        "images of 12x10 are smaller than its 11x11 window"
+    )
+    large = images.repeat(1, 1, 1, 2)
+    vae = VAE(tiny_model.model_copy(update={"image_size": (12, 20)}))
+    expected = Estimate.of(ssim(large / 255, reconstruct(vae, large)))
+    assert evaluation(vae, large, seed=0).ssim == pytest.approx(expected)
 
 
 def test_bits_per_dim_are_of_binary_images_alone(tiny_model, images):

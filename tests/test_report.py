@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_evaluate(page, finished_run):
     for _, value, unit in scorecard.rows(found):
         assert value in words
         assert unit in words
-    for remark in scorecard.remarks(vae, images, found):
+    for remark in scorecard.remarks(vae, images):
         assert remark in words
 
 

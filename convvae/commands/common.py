@@ -12,9 +12,12 @@ from convvae.config import DeviceName, Frozen, UserPath
 from convvae.errors import ModelMismatchError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from convvae.checkpoint import Facts
     from convvae.data import ImageSet
     from convvae.model import VAE
+    from convvae.samplers import SamplerName
 
 
 class ModelOptions(Frozen):
@@ -82,3 +85,22 @@ def load_test_images(options: LookOptions, facts: Facts) -> ImageSet:
     if facts.binarize != "none":
         images = binarize_once(images, "test", facts.binarize_seed)
     return replace(some, images=images)
+
+
+def fit_prior(
+    vae: VAE, facts: Facts, sampler: SamplerName, data_dir: Path | None, seed: int
+) -> None:
+    """Put a density fitted to the codes of a model's training images in the place of its prior.
+
+    Raises:
+        MissingExtraError: a flow is asked for and its library is not installed.
+        ConvvaeError: the training images cannot be loaded, each with its own class.
+    """
+    from convvae import data, samplers
+    from convvae.data.pixels import binarize_once
+
+    source = data.load(facts.data, "train", data_dir=data_dir)
+    images = data.fit(source, facts.model.image_size, facts.model.channels)
+    if facts.binarize != "none":
+        images = binarize_once(images, "train", facts.binarize_seed)
+    vae.prior = samplers.fit_sampler(sampler, vae, images, seed=seed).to(vae.device)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from convvae.commands.common import ModelOptions, open_model
+from convvae.commands.common import ModelOptions, fit_prior, open_model
 from convvae.config import UserPath
+from convvae.errors import ConfigError
 from convvae.flags import parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from convvae.data import ImageSet
+    from convvae.evaluate import Undefined
+    from convvae.model import VAE
+    from convvae.probes import Probes
+    from convvae.samplequality import SampleQuality
+    from convvae.scorecard import Section
 
 
 class EvaluateOptions(ModelOptions):
@@ -20,40 +33,130 @@ class EvaluateOptions(ModelOptions):
     data_dir: UserPath | None = None
     """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate on the first so many images."""
+    """Evaluate on so many of the images, drawn by the seed."""
     samples: int = Field(default=0, ge=0, le=1_000_000)
     """Draws K of z an image for the importance-weighted bound; 0 leaves it out."""
     binarize: Literal["auto", "none", "once"] = "auto"
     """Draw black or white pixels by the grey values; auto does what the training did."""
     binarize_seed: int | None = Field(default=None, ge=0)
     """Seed of that draw (else that of the training)."""
+    sampler: Literal["prior", "mixture", "flow"] = "prior"
+    """Evaluate with the prior, or with a density fitted to the codes of the training images."""
+    probe: FlagCreatePairsOff[bool] = False
+    """Classify the labels from the latents: by a linear probe, and by nearest neighbours."""
+    quality: int = Field(default=0, ge=0, le=1_000_000)
+    """Samples to draw and compare with the images as sets; 0 leaves it out."""
+    features: Literal["mnist", "inception"] = "mnist"
+    """Feature space of that comparison: of a small digit classifier, or Inception's."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the draws of z."""
+    """Seed of all that is drawn: z, the images of --limit, and what a fit begins with."""
     json_file: Annotated[UserPath | None, arg(name="json")] = None
     """Write the numbers to this file as well."""
 
 
 def evaluate(args: list[str]) -> None:
-    """Measure a model on test images: bounds with errors, latents, reconstructions."""
+    """Measure a model on test images: bounds, latents, reconstructions, labels, samples."""
     options = parse(EvaluateOptions, args, "convvae evaluate")
     vae, facts = open_model(options)
     from convvae import data, scorecard
     from convvae.data.pixels import binarize_once
 
     name = options.data or facts.data
-    source = data.load(name, "test", data_dir=options.data_dir, limit=options.limit)
-    images = data.fit(source, facts.model.image_size, facts.model.channels)
+    source = data.load(name, "test", data_dir=options.data_dir)
+    if options.limit is not None:
+        source = _limited(source, options.limit, options.seed)
+    grey = data.fit(source, facts.model.image_size, facts.model.channels)
     seed = facts.binarize_seed if options.binarize_seed is None else options.binarize_seed
     as_trained = options.binarize == "auto" and facts.binarize != "none"
     drawn = as_trained or options.binarize == "once"
-    if drawn:
-        images = binarize_once(images, "test", seed)
+
+    def shown(images: Tensor, split: str) -> Tensor:
+        return binarize_once(images, split, seed) if drawn else images
+
+    images = shown(grey, "test")
+    if options.sampler != "prior":
+        fit_prior(vae, facts, options.sampler, options.data_dir, options.seed)
     protocol = {
         "model": options.model,
         "data": f"{name} (test)",
         "images": len(images),
         "binarize_seed": seed if drawn else None,
+        "prior": facts.model.prior if options.sampler == "prior" else f"fitted {options.sampler}",
         "samples": options.samples,
+        "sample_quality": "against the grey images" if drawn and options.quality else None,
         "seed": options.seed,
     }
-    scorecard.run(vae, images, protocol, options.json_file)
+    sections: list[scorecard.Section] = []
+    if options.probe or options.quality:
+        train = data.load(name, "train", data_dir=options.data_dir)
+        if options.probe:
+            sections.append(_probe(vae, train, images, source.labels, options, shown))
+        if options.quality:
+            sections.append(_quality(vae, train, grey, options))
+    scorecard.run(vae, images, protocol, options.json_file, sections)
+
+
+def _probe(
+    vae: VAE,
+    train: ImageSet,
+    images: Tensor,
+    labels: Tensor | None,
+    options: EvaluateOptions,
+    shown: Callable[[Tensor, str], Tensor],
+) -> Section:
+    """How well classifiers tell the labels from the latents."""
+    from convvae.data import fit
+    from convvae.evaluate import latents
+    from convvae.probes import MAX_TRAIN, probe
+    from convvae.scorecard import Section
+
+    some = _some(train, MAX_TRAIN, options.seed)
+    learnt = shown(fit(some, vae.config.image_size, vae.config.channels), "train")
+
+    def measure(progress: Callable[[int], None]) -> Probes | Undefined:
+        train_mu, _ = latents(vae, learnt)
+        progress(len(learnt))
+        return probe(train_mu, some.labels, latents(vae, images)[0], labels)
+
+    return Section("probes", len(learnt), measure)
+
+
+def _quality(vae: VAE, train: ImageSet, real: Tensor, options: EvaluateOptions) -> Section:
+    """How near the model's samples are to images; of a binarised set, to their grey values."""
+    from convvae.data import fit
+    from convvae.samplequality import feature_space, sample_quality
+    from convvae.scorecard import Section
+
+    space = feature_space(options.features, vae.config.channels, vae.device)
+    some = _some(train, options.quality, options.seed)
+    others = fit(some, vae.config.image_size, vae.config.channels)
+
+    def measure(progress: Callable[[int], None]) -> SampleQuality:
+        return sample_quality(
+            vae, real, others, space, count=options.quality, seed=options.seed, progress=progress
+        )
+
+    return Section("sample_quality", len(real) + len(others) + options.quality, measure)
+
+
+def _limited(images: ImageSet, limit: int, seed: int) -> ImageSet:
+    """So many images, chosen at random: the first ones may be of one kind.
+
+    Raises:
+        ConfigError: there are not as many.
+    """
+    if limit > len(images):
+        raise ConfigError(f"--limit is {limit}, but there are {len(images)} images; ask for fewer")
+    return _some(images, limit, seed)
+
+
+def _some(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """At most so many images of a set, chosen at random by the seed."""
+    import torch
+
+    from convvae.runtime import generator
+
+    order = torch.randperm(len(images), generator=generator(seed, "some images"))
+    chosen = order[:count].sort().values
+    labels = None if images.labels is None else images.labels[chosen]
+    return replace(images, images=images.images[chosen], labels=labels)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from convvae.commands.common import ModelOptions, open_model
+from convvae.commands.common import ModelOptions, fit_prior, open_model
 from convvae.config import UserPath
 from convvae.flags import parse
 
 
 class GenerateOptions(ModelOptions):
-    """Write a grid of images decoded from draws of the prior."""
+    """Write a grid of images decoded from draws of the prior, or of a fitted density."""
 
     outfile: UserPath = Path("samples.png")
     """PNG file to write."""
@@ -22,8 +23,12 @@ class GenerateOptions(ModelOptions):
     """Number of images."""
     rows: int = Field(default=8, ge=1)
     """Rows of the grid."""
+    sampler: Literal["prior", "mixture", "flow"] = "prior"
+    """Draw from the prior, or from a density fitted to the codes of the training images."""
+    data_dir: UserPath | None = None
+    """Folder with the training images' files, for a fitted sampler (else $CONVVAE_DATA)."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the draws."""
+    """Seed of the draws, and of the fit."""
 
 
 class ReconstructOptions(ModelOptions):
@@ -62,9 +67,12 @@ def reconstruct(args: list[str]) -> None:
 def generate(args: list[str]) -> None:
     """Write a grid of images decoded from draws of the prior."""
     options = parse(GenerateOptions, args, "convvae generate")
-    vae, _ = open_model(options)
+    vae, facts = open_model(options)
     from convvae import evaluate, sheets
 
+    if options.sampler != "prior":
+        fit_prior(vae, facts, options.sampler, options.data_dir, options.seed)
     images = evaluate.generate(vae, options.count, seed=options.seed)
     sheets.save_png(options.outfile, sheets.grid(images, options.rows))
-    print(f"wrote {options.outfile}: {options.count} samples of {options.model}")
+    source = "" if options.sampler == "prior" else f", drawn from a {options.sampler} of its codes"
+    print(f"wrote {options.outfile}: {options.count} samples of {options.model}{source}")

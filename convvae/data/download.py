@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from io import BytesIO
 from pathlib import Path
@@ -57,6 +58,41 @@ def download(file: PublishedFile, mirrors: tuple[str, ...], folder: Path) -> Pat
     path = folder / f"{file.name}{suffix}"
     with atomic(path, advice) as temporary:
         temporary.write_bytes(kept)
+    return path
+
+
+def fetch(url: str, sha256: str, folder: Path) -> Path:
+    """A file that one address has: the copy in `folder`, else fetched and kept there.
+
+    Args:
+        url: Its last part is the file's name.
+        sha256: Of the file, hexadecimal; a copy that was there before is checked as well.
+        folder: Made if it does not exist.
+
+    Raises:
+        ChecksumError: The file has another content.
+        DownloadError: It is not there and could not be fetched.
+        OutputError: `folder` cannot be written.
+    """
+    from requests import RequestException
+
+    path = folder / url.rpartition("/")[2]
+    if path.is_file():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise ChecksumError(f"{path} is not the file published at {url}; delete it")
+        return path
+    advice = "name a folder that you may write with CONVVAE_CACHE"
+    make_folder(folder, advice)
+    try:
+        content = _get(url)
+    except RequestException as error:
+        raise DownloadError(
+            f"{url} could not be downloaded ({_short(error)}); put the file there yourself: {path}"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ChecksumError(f"{url} sent another file than was published; try again later")
+    with atomic(path, advice) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

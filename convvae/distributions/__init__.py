@@ -27,6 +27,7 @@ from convvae.distributions.posteriors import (
     kl_per_latent,
 )
 from convvae.distributions.priors import (
+    FullMixture,
     GaussianMixture,
     LearnedMixture,
     Prior,
@@ -44,6 +45,7 @@ __all__ = [
     "FlowPosterior",
     "FlowPrior",
     "FullGaussian",
+    "FullMixture",
     "Gaussian",
     "GaussianMixture",
     "Head",

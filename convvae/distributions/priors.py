@@ -1,4 +1,4 @@
-"""Priors p(z): the standard normal, and mixtures that are learned."""
+"""Priors p(z): the standard normal, and mixtures that are learned or given."""
 
 from __future__ import annotations
 
@@ -113,3 +113,38 @@ class VampPrior(GaussianMixture):
         """log w [M], mu [M, D], logvar [M, D]."""
         mu, logvar = self.encode(self.pseudo_logits.sigmoid())
         return self.logits.log_softmax(0), mu, logvar
+
+
+class FullMixture(Prior):
+    r"""p(z) = sum_m w_m N(z; mu_m, L_m L_m^T): a mixture that is given, not learned with a model.
+
+    Arguments:
+        logw: log w, shape [M].
+        mu: Means, shape [M, D].
+        scale_tril: L, lower triangular, shape [M, D, D].
+    """
+
+    logw: Tensor
+    mu: Tensor
+    scale_tril: Tensor
+
+    def __init__(self, logw: Tensor, mu: Tensor, scale_tril: Tensor) -> None:
+        super().__init__(mu.shape[1])
+        self.register_buffer("logw", logw)
+        self.register_buffer("mu", mu)
+        self.register_buffer("scale_tril", scale_tril)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws z of shape [count, D] on the CPU, from `generator` or torch's global one."""
+        weights, mu, scale_tril = self.logw.exp().cpu(), self.mu.cpu(), self.scale_tril.cpu()
+        chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, self.latent_dims, generator=generator)
+        return mu[chosen] + (scale_tril[chosen] @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, shape [...] for z of shape [..., D]."""
+        difference = (z.unsqueeze(-2) - self.mu).unsqueeze(-1)
+        eps = torch.linalg.solve_triangular(self.scale_tril, difference, upper=False).squeeze(-1)
+        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        each = -0.5 * (LOG_2PI + eps**2).sum(-1) - log_det
+        return (self.logw + each).logsumexp(-1)
