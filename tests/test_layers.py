@@ -34,7 +34,9 @@ MAY_IMPORT = {
     "gallery": {
         "errors", "data", "sheets", "model", "objectives", "evaluate", "latents", "figures",
     },
-    "report": {"config", "doctor", "files", "checkpoint", "evaluate", "scorecard", "figures", "gallery"},
+    "report": {
+        "config", "files", "checkpoint", "evaluate", "doctor", "scorecard", "figures", "gallery",
+    },
     "muon": set(),
     "learner": {"muon", "errors", "config", "runtime", "model", "objectives", "checkpoint"},
     "captured": {"data", "runtime", "learner"},
