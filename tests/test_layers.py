@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "samplers": {"runtime", "data", "distributions", "model", "evaluate"},
     "doctor": {"config", "distributions", "data", "model", "evaluate"},
     "probes": {"evaluate"},
-    "samplequality": {"errors", "runtime", "data", "model", "evaluate"},
+    "samplequality": {"errors", "runtime", "data", "sheets", "model", "evaluate"},
     "scorecard": {"files", "model", "evaluate", "doctor", "probes", "samplequality"},
     "figures": {"errors", "files", "sheets"},
     "gallery": {
