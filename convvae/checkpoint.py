@@ -57,8 +57,10 @@ class Facts(Frozen):
     """Epochs finished."""
     images: int
     """Images seen in training."""
-    bound: float
+    bound: float | None = None
     """Validation bound at the end, nats per image (evaluation mode, K draws as in training)."""
+    source: str | None = None
+    """Tool and file that the weights came from, where convvae did not train them."""
     versions: dict[str, str]
     """Versions of convvae and of what it ran on."""
 

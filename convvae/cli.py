@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 
+from convvae.commands.interchange import export, import_
 from convvae.commands.listing import info, models
 from convvae.commands.looking import figures, report
 from convvae.commands.measuring import evaluate
@@ -27,16 +28,10 @@ from convvae.errors import (
 )
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command
+    command.__name__.rstrip("_"): command
     for command in (
-        train,
-        reconstruct,
-        generate,
-        evaluate,
-        figures,
-        report,
-        info,
-        models,
+        *(train, reconstruct, generate, evaluate, figures, report),
+        *(info, models, import_, export),
     )
 }
 

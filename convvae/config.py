@@ -282,6 +282,8 @@ class TrainConfig(Architecture):
     """Draw a picture after every epoch."""
     report: bool = True
     """Write a page about the finished run."""
+    tensorboard: bool = False
+    """Write the run for TensorBoard as well, into its folder."""
     out: UserPath | None = None
     """Run folder to make (else runs/DATA-RECIPE, numbered)."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable
+from typing import final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from convvae.callbacks import Callback, Row, Run
 from convvae.learner import Position
+from convvae.model import VAE
+from convvae.objectives import Terms, loss
 
 LIVE_SECONDS = 0.2
 """Time between two refreshes of the bar."""
@@ -18,26 +20,25 @@ PLAIN_SECONDS = 10.0
 """Shortest time between two lines within an epoch, where there is no bar."""
 
 
-class TrainingDisplay:
+@final
+class TrainingDisplay(Callback):
     """Shows a training run on a console.
 
     Arguments:
         console: Where to show it; `Console(quiet=True)` shows nothing.
-        total_images: Images of the whole run.
-        epochs: Epochs of the whole run.
-        start: Where the run stands at first.
     """
 
-    def __init__(self, console: Console, total_images: int, epochs: int, start: Position) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.total_images = total_images
-        self.epochs = epochs
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._first_image = start.images
-        self._began = self._last_shown = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def start(self, run: Run) -> None:
+        """Show the bar, where there is a terminal."""
+        self.total_images = run.total_images
+        self.epochs, self.beta = run.config.epochs, run.config.beta
+        self._first_image = run.position.images
+        self._began = self._last_shown = time.monotonic()
         if self.console.is_terminal and not self.console.quiet:
             self._bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
@@ -49,14 +50,9 @@ class TrainingDisplay:
             )
             self._task = self._bar.add_task("", total=self.total_images, epoch="", numbers="")
             self._bar.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         if self._bar:
             self._bar.stop()
 
@@ -65,14 +61,13 @@ class TrainingDisplay:
         wait = LIVE_SECONDS if self._bar else PLAIN_SECONDS
         return time.monotonic() - self._last_shown >= wait
 
-    def running(self, position: Position, loss: float, bound: float) -> None:
-        """Show the running means of an epoch under way.
+    def step(self, position: Position, means: Callable[[], Terms]) -> None:
+        """Show the running means of the epoch under way, in nats per image, when it is time."""
+        if self.due():
+            terms = means()
+            self._running(position, float(loss(terms, self.beta)), float(terms.bound))
 
-        Arguments:
-            position: Where the run stands.
-            loss: Mean training loss of the epoch so far, nats per image.
-            bound: Mean bound of the epoch so far, nats per image.
-        """
+    def _running(self, position: Position, loss: float, bound: float) -> None:
         self._last_shown = time.monotonic()
         epoch, images = position.epoch + 1, position.images
         rate = position.epoch_images / position.seconds
@@ -84,7 +79,7 @@ class TrainingDisplay:
         else:
             self.line(f"  epoch {epoch}/{self.epochs}  {numbers}  {self._left(images)}")
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: Row, vae: VAE) -> None:
         """Show the numbers of a finished epoch: a row of `metrics.jsonl`."""
         self._last_shown = time.monotonic()
         parts = [

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from rich.console import Console
 from torch import Tensor
 
 from convvae import data, doctor, figures, report, runtime, sheets
+from convvae.callbacks import Callback, Run, Together
 from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, load_facts, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
@@ -34,13 +35,17 @@ from convvae.learner import Learner, Position, pace
 from convvae.model import VAE
 from convvae.objectives import Terms, loss, squared_error_and_kl
 from convvae.progress import TrainingDisplay
+from convvae.tracking import TensorBoard
 
 PREVIEW = 128
 """Reconstructions in a picture, and as many samples."""
 
 
 def train(
-    config: TrainConfig, console: Console | None = None, resume: Path | None = None
+    config: TrainConfig,
+    console: Console | None = None,
+    resume: Path | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> RunFolder:
     """Train a model and write its run folder.
 
@@ -48,6 +53,7 @@ def train(
         config: Everything about the run.
         console: Where to show progress; nowhere if absent.
         resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
+        callbacks: What else watches the run, see `convvae.callbacks`.
 
     Returns:
         The run folder: model, metrics, pictures.
@@ -55,9 +61,11 @@ def train(
     Raises:
         ConvvaeError: the settings, images or folder cannot be used, each with its own class.
         NonFiniteLossError: the loss became infinite or not a number.
-        StoppedError: Ctrl-C or SIGTERM; everything is saved.
+        StoppedError: Ctrl-C, SIGTERM, or a callback; everything is saved.
     """
     console = console or Console(quiet=True)
+    tensorboard = [TensorBoard()] if config.tensorboard else []
+    watch = Together([TrainingDisplay(console), *tensorboard, *callbacks])
     config, device = resolve(config)
     out = config.out or _default_folder(config)
     if resume is None:
@@ -89,28 +97,28 @@ def train(
     announce(console, config, learner.vae, device)
     say(console, doctor.of_images(validation, config.likelihood))
 
-    display = TrainingDisplay(console, plan.total_images, config.epochs, position)
-    with display, stop_flag() as stop:
+    with closing(watch), stop_flag() as stop:
+        watch.start(
+            Run(run, config, learner.weights, position, plan.total_images, validation, stop)
+        )
         while position.epoch < config.epochs:
             if redrawn:
                 draws = runtime.generator(config.seed, "binarize", position.epoch)
                 step.images.copy_(binarize(images, draws))
-            train_terms = train_epoch(learner, step, plan, position, run, display, stop)
+            train_terms = train_epoch(learner, step, plan, position, run, watch, stop)
             if stop.is_set():
                 learner.save(run.resume, position)
                 raise StoppedError(
                     f"stopped in epoch {position.epoch + 1} of {config.epochs}; everything is "
                     f"saved, continue with: convvae train --resume {run.path}"
                 )
-            finish_epoch(learner, train_terms, validation, position, run, display)
-    draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
-    said = [
-        *doctor.of_run(config, run.read_metrics()),
-        *doctor.of_model(learner.weights, validation),
-    ]
-    say(console, said)
-    if config.report:
-        write_report(run, learner.weights, test, config.seed)
+            finish_epoch(learner, train_terms, validation, position, run, watch)
+        draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
+        say(console, doctor.of_run(config, run.read_metrics()))
+        say(console, doctor.of_model(learner.weights, validation))
+        if config.report:
+            write_report(run, learner.weights, test, config.seed)
+        watch.finish()
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
 
@@ -171,7 +179,7 @@ def train_epoch(
     plan: Plan,
     position: Position,
     run: RunFolder,
-    display: TrainingDisplay,
+    watch: Callback,
     stop: threading.Event,
 ) -> Terms:
     """Train from `position` to the end of its epoch, or until `stop` is set.
@@ -185,6 +193,13 @@ def train_epoch(
     config = learner.config
     losses: list[tuple[int, Tensor]] = []
     began = time.monotonic() - position.seconds
+
+    def read() -> Terms:
+        # Reading the means waits for the device, so the clock is read after it.
+        means = finite_means(learner, position, run)
+        position.seconds = time.monotonic() - began
+        return means
+
     for index in plan.batches(position.epoch)[position.batch :]:
         shape = (config.mc_samples, len(index), config.latent_dims)
         eps = runtime.noise(shape, config.seed, "train", position.images)
@@ -195,23 +210,16 @@ def train_epoch(
         position.epoch_images += len(index)
         if position.batch % config.log_every == 0:
             losses.append((position.images, batch_loss))
-        if display.due():
-            means = finite_means(learner, position, run)
-            position.seconds = time.monotonic() - began
-            display.running(position, float(loss(means, config.beta)), float(means.bound))
+        watch.step(position, read)
         if stop.is_set():
             break
-    # Reading the means waits for the device, so the clock is read after it.
-    means = finite_means(learner, position, run)
-    position.seconds = time.monotonic() - began
+    means = read()
     for seen, batch_loss in losses:
-        log(run, position.epoch + 1, seen, float(batch_loss))
+        row = {"event": "log", "epoch": position.epoch + 1, "images": seen}
+        row["loss"] = float(batch_loss)  # nats per image
+        run.append_metrics(row)
+        watch.batch(row)
     return means
-
-
-def log(run: RunFolder, epoch: int, images: int, batch_loss: float) -> None:
-    """Add the loss of a batch, in nats per image, to `metrics.jsonl`."""
-    run.append_metrics({"event": "log", "epoch": epoch, "images": images, "loss": batch_loss})
 
 
 def finite_means(learner: Learner, position: Position, run: RunFolder) -> Terms:
@@ -244,7 +252,7 @@ def finish_epoch(
     validation: Tensor,
     position: Position,
     run: RunFolder,
-    display: TrainingDisplay,
+    watch: Callback,
 ) -> None:
     """Validate, record, save and draw at the end of an epoch; then stand at the next one.
 
@@ -265,7 +273,7 @@ def finish_epoch(
         "images_per_second": position.epoch_images / position.seconds,
     }
     run.append_metrics(row)
-    display.epoch(row)
+    watch.epoch(row, vae)
 
     position.next_epoch()
     learner.sums.zero_()

@@ -40,12 +40,15 @@ MAY_IMPORT = {
     "muon": set(),
     "learner": {"muon", "errors", "config", "runtime", "model", "objectives", "checkpoint"},
     "captured": {"data", "runtime", "learner"},
-    "progress": {"learner"},
+    "callbacks": {"config", "model", "objectives", "checkpoint", "learner"},
+    "progress": {"model", "objectives", "learner", "callbacks"},
+    "tracking": {"errors", "data", "model", "evaluate", "sheets", "callbacks"},
     "train": {
         "errors", "config", "files", "runtime", "data", "model", "objectives", "checkpoint",
         "evaluate", "doctor", "sheets", "figures", "gallery", "report", "learner", "captured",
-        "progress",
+        "callbacks", "progress", "tracking",
     },
+    "interop": {"errors", "config", "files", "distributions", "model", "checkpoint"},
     "flags": {"errors", "config"},
 }  # fmt: skip
 ROOMS = [*MAY_IMPORT, "commands", "cli", "__init__"]

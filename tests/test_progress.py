@@ -1,10 +1,19 @@
 import io
+import threading
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from convvae import progress
+from convvae.callbacks import Run
+from convvae.checkpoint import RunFolder
+from convvae.config import ModelConfig, TrainConfig
 from convvae.learner import Position
+from convvae.model import VAE
+from convvae.objectives import Terms
 from convvae.progress import TrainingDisplay
 
 ROW = {
@@ -18,13 +27,24 @@ ROW = {
     "seconds": 33.26,
 }
 START = Position(epoch=1, images=100)
+RUN = Run(
+    folder=RunFolder(Path("run")),
+    config=TrainConfig(data="digits", epochs=4),
+    vae=VAE(ModelConfig(image_size=(8, 8), channels=1, latent_dims=1, max_filters=4)),
+    position=START,
+    total_images=400,
+    validation=torch.zeros(1, 1, 8, 8, dtype=torch.uint8),
+    stop=threading.Event(),
+)
+TERMS = Terms(torch.tensor(-100.0), torch.tensor(5.0))
 POSITION = Position(epoch=1, batch=5, images=150, epoch_images=50, seconds=0.5)
 
 
 def shown(terminal, *calls):
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=200)
-    with TrainingDisplay(console, 400, 4, START) as display:
+    with closing(TrainingDisplay(console)) as display:
+        display.start(RUN)
         for call in calls:
             call(display)
     return out.getvalue()
@@ -32,7 +52,7 @@ def shown(terminal, *calls):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_an_epoch_is_one_line_with_units(terminal):
-    text = shown(terminal, lambda display: display.epoch(ROW))
+    text = shown(terminal, lambda display: display.epoch(ROW, RUN.vae))
     expected = (
         "epoch 2/4  loss 105.25  bound -105.25 (validation -104.50) nats/image  "
         "squared error + KL 8,318/batch  1,804 im/s  33.3 s"
@@ -42,7 +62,7 @@ def test_an_epoch_is_one_line_with_units(terminal):
 
 def test_squared_error_is_left_out_where_it_is_not_defined():
     row = ROW | {"train_squared_error_and_kl": None}
-    assert "squared error" not in shown(False, lambda display: display.epoch(row))
+    assert "squared error" not in shown(False, lambda display: display.epoch(row, RUN.vae))
 
 
 def test_plain_lines_give_the_rate_and_the_time_left_at_the_pace_since_the_start(monkeypatch):
@@ -50,27 +70,30 @@ def test_plain_lines_give_the_rate_and_the_time_left_at_the_pace_since_the_start
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
 
     def run(display):
-        clock[0] = 8.0
-        display.running(POSITION, 105.0, -105.0)
+        clock[0] = 5.0
+        display.step(POSITION, lambda: pytest.fail("read before it was time"))
+        clock[0] = 10.0
+        display.step(POSITION, lambda: TERMS)
         clock[0] = 20.0
-        display.epoch(ROW)
+        display.epoch(ROW, RUN.vae)
 
     lines = shown(False, run).splitlines()
-    assert lines[0] == "  epoch 2/4  loss 105.00  bound -105.00  100 im/s  40 s left"
+    assert lines[0] == "  epoch 2/4  loss 105.00  bound -105.00  100 im/s  50 s left"
     assert lines[1].endswith("33.3 s  40 s left")
 
 
 def test_an_epoch_that_was_finished_by_resuming_has_no_pace_yet():
-    text = shown(False, lambda display: display.epoch(ROW | {"images": START.images}))
+    text = shown(False, lambda display: display.epoch(ROW | {"images": START.images}, RUN.vae))
     assert text.endswith("33.3 s  time left not known yet\n")
 
 
 def test_on_a_terminal_a_short_epoch_still_moves_the_bar():
-    assert "loss 105.25  bound -105.25" in shown(True, lambda display: display.epoch(ROW))
+    assert "loss 105.25  bound -105.25" in shown(True, lambda display: display.epoch(ROW, RUN.vae))
 
 
-def test_on_a_terminal_the_bar_shows_them_and_goes_away():
-    text = shown(True, lambda display: display.running(POSITION, 105.0, -105.0))
+def test_on_a_terminal_the_bar_shows_them_and_goes_away(monkeypatch):
+    monkeypatch.setattr(progress, "LIVE_SECONDS", 0.0)
+    text = shown(True, lambda display: display.step(POSITION, lambda: TERMS))
     assert "epoch 2/4" in text
     assert "100 im/s" in text
     assert text.endswith("\x1b[2K") or "\x1b[?25h" in text
@@ -78,19 +101,19 @@ def test_on_a_terminal_the_bar_shows_them_and_goes_away():
 
 def test_a_quiet_console_shows_nothing():
     out = io.StringIO()
-    with TrainingDisplay(
-        Console(file=out, quiet=True, force_terminal=True), 400, 4, START
-    ) as display:
-        display.epoch(ROW)
+    with closing(TrainingDisplay(Console(file=out, quiet=True, force_terminal=True))) as display:
+        display.start(RUN)
+        display.epoch(ROW, RUN.vae)
     assert out.getvalue() == ""
 
 
 def test_it_is_due_after_its_interval(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    display = TrainingDisplay(Console(file=io.StringIO()), 400, 4, START)
+    display = TrainingDisplay(Console(file=io.StringIO()))
+    display.start(RUN)
     assert not display.due()
     clock[0] = progress.PLAIN_SECONDS
     assert display.due()
-    display.epoch(ROW)
+    display.epoch(ROW, RUN.vae)
     assert not display.due()

@@ -46,6 +46,7 @@ def models(args: list[str]) -> None:
 
     for name in pretrained_models():
         vae, facts = load_model(name)
+        assert facts.bound is not None
         height, width = facts.model.image_size
         print(
             f"{name:<12} {facts.data} {height}x{width}x{facts.model.channels}, "

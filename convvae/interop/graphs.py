@@ -1,0 +1,178 @@
+"""A model as a graph that runs without convvae: ONNX, and programs of torch.export.
+
+Three graphs, each for any number of images B:
+
+- encoder: x [B, C, H, W] in [0, 1] -> mu [B, D] and logvar [B, D]; of a full covariance, mu and
+  its Cholesky factor [B, D, D]; of a flow, its mean [B, D]
+- decoder: z [B, D] -> mean of p(x|z) [B, C, H, W]
+- vae: x -> its reconstruction, the decoder of the posterior's mean
+
+Evaluation mode, float32, no random numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+
+from convvae.checkpoint import Facts
+from convvae.distributions import DiagonalGaussian, FullGaussian
+from convvae.errors import ModelMismatchError, missing_extra
+from convvae.files import atomic, make_folder
+from convvae.model import VAE
+
+LARGEST = 2**31 - 2**20
+"""Bytes of weights that one ONNX file can hold: protobuf counts in 31 bits."""
+
+
+class Graph(NamedTuple):
+    """A graph before it is written: a module of one input, and names for the outside."""
+
+    module: nn.Module
+    input: str
+    shape: tuple[int, ...]
+    """Of the input, the batch left out."""
+    outputs: list[str]
+
+
+def export_onnx(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
+    """Write encoder.onnx, decoder.onnx and vae.onnx, each checked by onnx's own checker.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+        ModelMismatchError: the weights are more than a file can hold.
+        OutputError: the folder cannot be written.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise missing_extra("exporting to ONNX", "onnx") from error
+    size = sum(value.nbytes for value in vae.state_dict().values())
+    if size > LARGEST:
+        raise ModelMismatchError(
+            f"the weights are {size / 1e9:.1f} GB, and an ONNX file holds 2: use --format pt2"
+        )
+    written: list[Path] = []
+    make_folder(folder)
+    for name, graph in graphs(vae).items():
+        with _quiet():
+            program = torch.onnx.export(
+                traced(graph),
+                input_names=[graph.input],
+                output_names=graph.outputs,
+                dynamo=True,
+                verbose=False,
+            )
+        assert program is not None
+        model = program.model_proto
+        entry = model.metadata_props.add()
+        entry.key, entry.value = "convvae", facts.model_dump_json()
+        onnx.checker.check_model(model, full_check=True)
+        written.append(folder / f"{name}.onnx")
+        with atomic(written[-1]) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+    return written
+
+
+def export_programs(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
+    """Write encoder.pt2, decoder.pt2 and vae.pt2, for `torch.export.load`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    written: list[Path] = []
+    make_folder(folder)
+    for name, graph in graphs(vae).items():
+        with _quiet():
+            program = traced(graph)
+            written.append(folder / f"{name}.pt2")
+            with atomic(written[-1]) as temporary, temporary.open("wb") as file:
+                torch.export.save(
+                    program, file, extra_files={"convvae.json": facts.model_dump_json()}
+                )
+    return written
+
+
+def graphs(vae: VAE) -> dict[str, Graph]:
+    """The three graphs of a model, by their names."""
+    config = vae.config
+    image = (config.channels, *config.image_size)
+    spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["mean"]}
+    return {
+        "encoder": Graph(EncoderGraph(vae), "x", image, spread[config.posterior]),
+        "decoder": Graph(DecoderGraph(vae), "z", (config.latent_dims,), ["mean"]),
+        "vae": Graph(ReconstructionGraph(vae), "x", image, ["mean"]),
+    }
+
+
+def traced(graph: Graph) -> ExportedProgram:
+    """The program of a graph, for any batch."""
+    example = torch.zeros(2, *graph.shape)
+    batch = {graph.input: {0: Dim("batch", min=1)}}
+    with torch.no_grad():
+        return export(graph.module.eval(), (example,), dynamic_shapes=batch)
+
+
+@final
+class EncoderGraph(nn.Module):
+    """x -> the parameters of q(z|x)."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x [B, C, H, W] -> mean [B, D], and logvar [B, D] or scale_tril [B, D, D]."""
+        q = self.vae.encode(x)
+        if isinstance(q, DiagonalGaussian):
+            return q.mu, q.logvar
+        return (q.mean, q.scale_tril) if isinstance(q, FullGaussian) else (q.mean,)
+
+
+@final
+class DecoderGraph(nn.Module):
+    """z -> the mean of p(x|z)."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [B, D] -> mean [B, C, H, W]."""
+        return self.vae.decode(z).mean
+
+
+@final
+class ReconstructionGraph(nn.Module):
+    """x -> the mean of p(x|z) at the mean of q(z|x)."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> mean [B, C, H, W]."""
+        return self.vae.decode(self.vae.encode(x).mean).mean
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of itself: of torchvision, and of its own deprecations."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")
+            yield
+    finally:
+        logger.setLevel(before)

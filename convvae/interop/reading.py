@@ -1,0 +1,162 @@
+"""Weight files of other tools, read without running anything in them.
+
+A PyTorch file is a pickle, and an `.npz` archive may hold some: a pickle is a program. Here arrays
+and tensors are read, and all else is refused before it could run.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convvae.errors import ModelFileError
+
+MAX_EXPANSION = 50
+"""Largest ratio of an archive's content to its size on disk; weights hardly compress at all."""
+ZIP_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError),
+    *(RuntimeError, UnicodeDecodeError, OSError),
+)
+"""What zipfile raises for a file with bytes changed or missing (RuntimeError: looks encrypted)."""
+PICKLE_DAMAGE = (
+    *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, struct.error, OverflowError, OSError),
+)
+"""What torch.load raises for such a file, or for one that is no pickle at all."""
+Weights = dict[str, Tensor]
+"""Names and tensors, in the order of the file; floats are float32, on the CPU."""
+
+
+def read_weights(path: Path) -> tuple[str, Weights]:
+    """Read an `.npz` archive or a PyTorch state dict; the content says which, not the name.
+
+    Returns:
+        `npz` or `pth`, and the weights.
+
+    Raises:
+        ModelFileError: the file is absent, truncated, neither of the two, or holds something else
+            than arrays of finite floats.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        names = _members(path) if start == b"PK\x03\x04" else ["data.pkl"]
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}; check the path") from error
+    if any(name.endswith(".npy") for name in names):
+        kind, weights = "npz", _read_npz(path)
+    elif any(name.endswith("data.pkl") for name in names):
+        kind, weights = "pth", _read_state_dict(path)
+    else:
+        raise ModelFileError(
+            f"{path} is a zip archive of neither arrays (.npz) nor a PyTorch state dict"
+        )
+    for name, tensor in weights.items():
+        if not name.isprintable():
+            raise ModelFileError(f"{path}: {name!r} is not the name of a weight; it is damaged")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelFileError(f"{path}: {name} holds numbers that are not finite")
+    return kind, weights
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except ZIP_DAMAGE as error:
+        raise _truncated(path, error) from error
+
+
+def _read_npz(path: Path) -> Weights:
+    weights: Weights = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            size = sum(member.file_size for member in members)
+            if size > MAX_EXPANSION * path.stat().st_size:
+                raise ModelFileError(
+                    f"{path} would expand to {size / 1e6:,.0f} MB, over {MAX_EXPANSION} times its "
+                    "size on disk, which weights never do; refused"
+                )
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                weights[name] = _read_array(archive, member, f"{path}: {name}")
+    except ZIP_DAMAGE as error:
+        raise _truncated(path, error) from error
+    return weights
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Tensor:
+    """Read an array whose header was checked first: no objects, no more numbers than there are."""
+    layout = np.lib.format
+    with archive.open(member) as file:
+        try:
+            version = layout.read_magic(file)
+            header = (
+                layout.read_array_header_1_0 if version == (1, 0) else layout.read_array_header_2_0
+            )
+            shape, fortran, dtype = header(file)
+        except ValueError as error:
+            raise ModelFileError(f"{where} is not an array: {_line(error)}") from error
+        if dtype.hasobject:
+            raise ModelFileError(
+                f"{where} holds pickled Python objects, which could run code: refused; save "
+                "arrays of numbers"
+            )
+        if dtype.kind != "f":
+            raise ModelFileError(f"{where}: expected floats, found {dtype}")
+        content = file.read()
+        if len(content) != math.prod(shape) * dtype.itemsize:
+            raise ModelFileError(
+                f"{where}: expected {math.prod(shape) * dtype.itemsize} bytes for shape {shape}, "
+                f"found {len(content)}; the file is damaged, use another copy"
+            )
+    array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+    return torch.from_numpy(array.astype(np.float32, order="C"))
+
+
+def _read_state_dict(path: Path) -> Weights:
+    try:
+        with warnings.catch_warnings():
+            # Of pickles newer than PyTorch's own: they are refused, or they are plain.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelFileError(
+            f"{path} is not a PyTorch state dict: it is damaged, or a pickle of other objects than "
+            "tensors, which could run code and is refused; save model.state_dict() with torch.save"
+        ) from error
+    except PICKLE_DAMAGE as error:
+        raise _truncated(path, error) from error
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+    ):
+        keys = f" with the keys {', '.join(map(str, found))}" if isinstance(found, dict) else ""
+        raise ModelFileError(
+            f"{path}: expected a state dict, found a {type(found).__name__}{keys}; save "
+            "model.state_dict() alone with torch.save"
+        )
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in found.items()
+    }
+
+
+def _truncated(path: Path, error: BaseException) -> ModelFileError:
+    return ModelFileError(
+        f"{path} is truncated, or neither an .npz archive nor a PyTorch state dict "
+        f"({_line(error)}); use another copy"
+    )
+
+
+def _line(error: BaseException) -> str:
+    """The first sentence of an error, in one line."""
+    return " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__

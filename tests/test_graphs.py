@@ -1,0 +1,108 @@
+import json
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from test_interop import made
+
+from convvae.checkpoint import Facts, save_model
+from convvae.cli import main
+from convvae.config import Network
+from convvae.errors import MissingExtraError, ModelMismatchError
+from convvae.interop import graphs
+
+TOLERANCE = 1e-4
+SMALL = {"image_size": (12, 20), "max_filters": 4}
+
+
+def facts_of(vae):
+    return Facts(model=vae.config, data="digits", epochs=0, images=0, versions={})
+
+
+def outputs(graph, x):
+    with torch.no_grad():
+        found = graph.module(x)
+    return found if isinstance(found, tuple) else (found,)
+
+
+@pytest.mark.parametrize("network", Network.__args__)
+def test_onnx_of_every_network_passes_the_checker_and_agrees_at_any_batch(network, tmp_path):
+    vae = made(network, **SMALL, **({"depth": 1} if network == "residual" else {}))
+    written = graphs.export_onnx(vae, facts_of(vae), tmp_path)
+    assert [path.name for path in written] == ["encoder.onnx", "decoder.onnx", "vae.onnx"]
+    for path, graph in zip(written, graphs.graphs(vae).values(), strict=True):
+        onnx.checker.check_model(str(path), full_check=True)
+        session = onnxruntime.InferenceSession(str(path))
+        assert [output.name for output in session.get_outputs()] == graph.outputs
+        for batch in (1, 7, 256):
+            x = torch.rand(batch, *graph.shape)
+            theirs = session.run(None, {graph.input: x.numpy()})
+            for their, our in zip(theirs, outputs(graph, x), strict=True):
+                assert our.std() > 1e-3
+                np.testing.assert_allclose(their, our.numpy(), atol=TOLERANCE)
+
+
+def test_the_graphs_are_the_model():
+    vae = made("upsample", **SMALL)
+    x, z = torch.rand(4, 3, 12, 20), torch.randn(4, 3)
+    found = graphs.graphs(vae)
+    with torch.no_grad():
+        q = vae.encode(x)
+        assert torch.equal(found["encoder"].module(x)[0], q.mean)
+        assert torch.equal(found["decoder"].module(z), vae.decode(z).mean)
+        assert torch.equal(found["vae"].module(x), vae.decode(q.mean).mean)
+
+
+def test_programs_of_torch_export_agree_at_any_batch(tmp_path):
+    vae = made("pooled", posterior="full", likelihood="discretized-logistic-mixture", **SMALL)
+    for path, graph in zip(
+        graphs.export_programs(vae, facts_of(vae), tmp_path),
+        graphs.graphs(vae).values(),
+        strict=True,
+    ):
+        facts = {"convvae.json": ""}
+        program = torch.export.load(path, extra_files=facts)
+        assert json.loads(facts["convvae.json"])["model"]["network"] == "pooled"
+        for batch in (1, 9):
+            x = torch.rand(batch, *graph.shape)
+            found = program.module()(x)
+            found = found if isinstance(found, tuple) else (found,)
+            for their, our in zip(found, outputs(graph, x), strict=True):
+                torch.testing.assert_close(their, our, atol=TOLERANCE, rtol=0)
+
+
+def test_the_encoder_of_a_flow_gives_its_mean_at_any_batch():
+    graph = graphs.graphs(made("transposed", posterior="flow", **SMALL))["encoder"]
+    program = graphs.traced(graph).module()
+    for batch in (1, 9):
+        x = torch.rand(batch, *graph.shape)
+        (mean,) = program(x)
+        torch.testing.assert_close(mean, outputs(graph, x)[0], atol=TOLERANCE, rtol=0)
+
+
+def test_the_command_writes_three_files_that_say_what_they_are(tmp_path, capsys):
+    vae = made("transposed", **SMALL)
+    save_model(tmp_path / "m.safetensors", vae, facts_of(vae))
+    words = ["export", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--format", "onnx"]) == 0
+    assert capsys.readouterr().out.count("wrote") == 3
+    (entry,) = onnx.load(tmp_path / "out" / "encoder.onnx").metadata_props
+    assert Facts.model_validate_json(entry.value) == facts_of(vae)
+    (tmp_path / "file").write_text("")
+    words[-1] = str(tmp_path / "file")
+    assert main([*words, "--format", "pt2"]) == 12
+    assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_a_missing_library_and_a_size_beyond_the_format_are_said(tmp_path, monkeypatch):
+    vae = made("upsample", **SMALL)
+    monkeypatch.setattr(graphs, "LARGEST", 1000)
+    with pytest.raises(ModelMismatchError, match="pt2"):
+        graphs.export_onnx(vae, facts_of(vae), tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingExtraError, match=r"convvae\[onnx\]"):
+        graphs.export_onnx(vae, facts_of(vae), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
