@@ -19,10 +19,14 @@ from convvae.data import ImageSet
 from convvae.encodings import batches
 from convvae.errors import UsageError
 from convvae.evaluate import reconstruct
-from convvae.figures import save_figure, worst_figure
+from convvae.figures import extremes, save_figure
 from convvae.files import atomic, make_folder, write_text
 from convvae.model import VAE
 from convvae.progress import counting
+
+
+COLUMNS = 8
+"""Images side by side in the picture of the worst."""
 
 
 @dataclass(frozen=True)
@@ -264,8 +268,8 @@ def _draw(
     heading = (
         f"{_title(source)[-60:]}\nmost abnormal by {protocol.score}, {SCORES[protocol.score].unit}"
     )
-    figure = worst_figure(images, reconstruct(vae, images), titles, heading)
-    save_figure(path, figure)
+    blocks = [heading, *[""] * (-(-len(images) // COLUMNS) - 1)]
+    save_figure(path, extremes(images, reconstruct(vae, images), titles, blocks))
 
 
 def _pick(parts: Iterator[Tensor], chosen: Tensor) -> Tensor:

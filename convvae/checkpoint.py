@@ -8,6 +8,7 @@ nothing in it can execute. A run folder holds
     model.safetensors    the weights to use (the averaged ones where the run averages)
     resume.safetensors   what continuing needs: raw weights, optimiser state, position
     pictures/            previews and final pictures
+    report.html          a page about the model
 """
 
 from __future__ import annotations
@@ -161,6 +162,19 @@ def find_model(model: str | Path) -> Path:
     )
 
 
+def run_of(model: str | Path) -> RunFolder | None:
+    """The run folder, or the folder of a pretrained model, that a model's file lies in.
+
+    Returns:
+        None for a model file that lies alone: what is beside it need not be its own.
+
+    Raises:
+        ModelFileError: there is no such model.
+    """
+    path = find_model(model)
+    return RunFolder(path.parent) if path.name == MODEL_FILE else None
+
+
 def pretrained_models() -> dict[str, Path]:
     """The models shipped with the package, name -> model file."""
     folder = Path(str(resources.files("convvae"))) / "pretrained"
@@ -181,6 +195,7 @@ class RunFolder:
         self.model = path / MODEL_FILE
         self.resume = path / "resume.safetensors"
         self.pictures = path / "pictures"
+        self.report = path / "report.html"
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from convvae.commands.exploring import explore
 from convvae.commands.interchange import export, import_
 from convvae.commands.listing import info, models
+from convvae.commands.looking import figures, report
 from convvae.commands.measuring import evaluate
 from convvae.commands.pictures import generate, reconstruct
 from convvae.commands.scoring import anomalies, encode
@@ -31,8 +32,8 @@ from convvae.errors import (
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
-        *(train, reconstruct, generate, evaluate, encode, anomalies),
-        *(explore, info, models, import_, export),
+        *(train, reconstruct, generate, evaluate, figures, report, explore),
+        *(encode, anomalies, info, models, import_, export),
     )
 }
 

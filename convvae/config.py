@@ -280,6 +280,8 @@ class TrainConfig(Architecture):
     """Record the loss in metrics.jsonl every so many steps."""
     preview: bool = True
     """Draw a picture after every epoch."""
+    report: bool = True
+    """Write a page about the finished run."""
     tensorboard: bool = False
     """Write the run for TensorBoard as well, into its folder."""
     out: UserPath | None = None

@@ -102,3 +102,11 @@ class VAE(nn.Module):
     def num_parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the settings of the model and its size."""
+        config = self.config.model_dump(mode="json")
+        config["image_size"] = "x".join(str(side) for side in self.config.image_size)
+        lines = "".join(f"<tr><th>{name}<td>{value}" for name, value in config.items())
+        size = f"{self.num_parameters():,} trainable parameters"
+        return f"<p>VAE, {size}, on {self.device}</p><table>{lines}</table>"

@@ -81,27 +81,32 @@ def run(
 
 def lines(found: Evaluation) -> list[str]:
     """The numbers, a line each, with units."""
-    rows = [
+    return [f"  {name:<22} {value}  ({unit})" for name, value, unit in rows(found)]
+
+
+def rows(found: Evaluation) -> list[tuple[str, str, str]]:
+    """Name, value and unit of every number."""
+    table = [
         ("bound (ELBO)", in_words(found.bound), "nats per image"),
         ("  log p(x|z)", in_words(found.log_px), "nats per image"),
         ("  KL(q || p)", in_words(found.kl), "nats per image"),
     ]
     if found.importance_weighted is not None:
         name = f"bound of {found.samples} weights"
-        rows.append((name, in_words(found.importance_weighted), "nats per image"))
+        table.append((name, in_words(found.importance_weighted), "nats per image"))
     if found.bits_per_dim is not None:
-        rows.append(("bits/dim", f"{found.bits_per_dim:.4f}", "of the tighter bound"))
+        table.append(("bits/dim", f"{found.bits_per_dim:.4f}", "of the tighter bound"))
     units = f"{found.active_units} of {found.latents}"
-    rows.append(("active units", units, "variance of the mean over 0.01"))
+    table.append(("active units", units, "variance of the mean over 0.01"))
     if found.kl_per_latent is not None:
         ordered = " ".join(f"{kl:.2f}" for kl in sorted(found.kl_per_latent, reverse=True))
-        rows.append(("KL per latent", ordered, "nats, largest first"))
+        table.append(("KL per latent", ordered, "nats, largest first"))
     error = in_words(found.squared_error, 6)
-    rows.append(("squared error", error, "per value, of the mean's decoding"))
+    table.append(("squared error", error, "per value, of the mean's decoding"))
     if found.psnr is not None:
-        rows.append(("PSNR", f"{found.psnr:.2f}", "dB"))
-    rows.append(("SSIM", in_words(found.ssim, 4), "of the mean's decoding; 1 is best"))
-    return [f"  {name:<22} {value}  ({unit})" for name, value, unit in rows]
+        table.append(("PSNR", f"{found.psnr:.2f}", "dB"))
+    table.append(("SSIM", in_words(found.ssim, 4), "of the mean's decoding; 1 is best"))
+    return table
 
 
 def remarks(vae: VAE, images: Tensor) -> list[str]:

@@ -12,12 +12,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from convvae import data, figures
+from convvae import data
 from convvae.callbacks import Callback, Row, Run
 from convvae.data.pixels import to_unit
 from convvae.errors import missing_extra
 from convvae.evaluate import generate, latents, reconstruct
 from convvae.model import VAE
+from convvae.sheets import grid, paired_grid
 
 CURVES = {
     "bound, nats an image": "bound",
@@ -77,10 +78,8 @@ class TensorBoard(Callback):
         self._writer.add_scalar("speed/images a second", row["images_per_second"], seen)
         some = self.run.validation[:PAIRS]
         sheets = {
-            "test images, each with its reconstruction": figures.paired_grid(
-                some, reconstruct(vae, some)
-            ),
-            "samples": figures.grid(generate(vae, SAMPLES, seed=self.run.config.seed)),
+            "test images, each with its reconstruction": paired_grid(some, reconstruct(vae, some)),
+            "samples": grid(generate(vae, SAMPLES, seed=self.run.config.seed)),
         }
         for title, sheet in sheets.items():
             self._writer.add_image(title, _visible(sheet), seen)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -20,15 +21,16 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from convvae import data, doctor, figures, runtime
+from convvae import data, doctor, figures, report, runtime, sheets
 from convvae.callbacks import Callback, Run, Together
 from convvae.captured import Step, make_step
-from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
+from convvae.checkpoint import Facts, RunFolder, load_facts, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
 from convvae.data.pixels import binarize, binarize_once
 from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluate import generate, mean_terms, reconstruct
 from convvae.files import write_text
+from convvae.gallery import Gallery
 from convvae.learner import Learner, Position, pace
 from convvae.model import VAE
 from convvae.objectives import Terms, loss, squared_error_and_kl
@@ -69,7 +71,8 @@ def train(
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    images, validation = load_images(config, "train"), load_images(config, "test")
+    images, test = load_images(config, "train").images, load_images(config, "test")
+    validation = test.images
     plan = Plan(config, len(images))
     channels, height, width = images.shape[1:]
     model = config.model((height, width), channels)
@@ -113,6 +116,8 @@ def train(
         draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
         say(console, doctor.of_run(config, run.read_metrics()))
         say(console, doctor.of_model(learner.weights, validation))
+        if config.report:
+            write_report(run, learner.weights, test, config.seed)
         watch.finish()
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
@@ -305,7 +310,7 @@ def finish_epoch(
     learner.save(run.resume, position)
     if config.preview:
         name = f"epoch-{position.epoch:04}.png"
-        figures.save_png(run.pictures / name, joint_picture(vae, validation, config.seed))
+        sheets.save_png(run.pictures / name, joint_picture(vae, validation, config.seed))
 
 
 def numbers(prefix: str, terms: Terms, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
@@ -326,33 +331,46 @@ def numbers(prefix: str, terms: Terms, config: TrainConfig, vae: VAE) -> dict[st
 
 def joint_picture(vae: VAE, images: Tensor, seed: int) -> Tensor:
     """Reconstructions of the first images, a blank row, samples: uint8 [C, height, width]."""
-    return figures.joint_grid(reconstruct(vae, images[:PREVIEW]), generate(vae, PREVIEW, seed=seed))
+    return sheets.joint_grid(reconstruct(vae, images[:PREVIEW]), generate(vae, PREVIEW, seed=seed))
 
 
 def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, validation: Tensor, seed: int) -> None:
     """Draw the pictures of a finished run: reconstructions, samples, both, and the loss curve."""
     for split, source in (("train", images), ("test", validation)):
         some = source[: PREVIEW // 2]
-        sheet = figures.paired_grid(some, reconstruct(vae, some))
-        figures.save_png(run.pictures / f"reconstructions-{split}.png", sheet)
-    samples = figures.grid(generate(vae, PREVIEW, seed=seed))
-    figures.save_png(run.pictures / "samples.png", samples)
-    figures.save_png(run.pictures / "joint.png", joint_picture(vae, validation, seed))
-    figures.save_figure(run.pictures / "loss.png", figures.loss_curve(run.read_metrics()))
+        sheet = sheets.paired_grid(some, reconstruct(vae, some))
+        sheets.save_png(run.pictures / f"reconstructions-{split}.png", sheet)
+    samples = sheets.grid(generate(vae, PREVIEW, seed=seed))
+    sheets.save_png(run.pictures / "samples.png", samples)
+    sheets.save_png(run.pictures / "joint.png", joint_picture(vae, validation, seed))
+    figures.save_figure(run.pictures / "loss.png", figures.training_curves(run.read_metrics()))
 
 
-def load_images(config: TrainConfig, split: data.Split) -> Tensor:
+def write_report(run: RunFolder, vae: VAE, test: data.ImageSet, seed: int) -> None:
+    """Write the page about a finished run, drawn and measured on its first test images."""
+    count = min(report.IMAGES, len(test))
+    labels = None if test.labels is None else test.labels[:count]
+    rows = run.read_metrics()
+    gallery = Gallery(vae, test.images[:count], labels, rows=rows, walked=report.WALKED, seed=seed)
+    which = f"the first {count:,} of {len(test):,} test images of {test.name}"
+    subject = report.Subject(run.path.name, load_facts(run.path), which, run)
+    report.write(run.report, subject, gallery)
+
+
+def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
     """The run's images of a split, resized: uint8 [N, C, H, W].
 
     `limit` cuts the training images only. Test images are binarised once if the run binarises at
     all, training images if it does so once.
     """
     limit = config.limit if split == "train" else None
-    images = data.load(config.data, split, data_dir=config.data_dir, limit=limit).images
+    source = data.load(config.data, split, data_dir=config.data_dir, limit=limit)
+    images = source.images
     if config.image_size is not None:
         images = data.resize(images, config.image_size)
-    once = config.binarize == "static" or (config.binarize == "dynamic" and split == "test")
-    return binarize_once(images, split, config.binarize_seed) if once else images
+    if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
+        images = binarize_once(images, split, config.binarize_seed)
+    return replace(source, images=images)
 
 
 def mean_pixel(images: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ def tiny_config(tmp_path):
         epochs=2,
         batch_size=32,
         log_every=2,
+        report=False,
         device="cpu",
         out=tmp_path / "run",
     )

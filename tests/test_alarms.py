@@ -8,7 +8,6 @@ from PIL import Image
 from convvae import alarms, data, errors
 from convvae.cli import main
 from convvae.data import ImageSet
-from convvae.figures import worst_figure
 
 
 @pytest.fixture
@@ -126,23 +125,3 @@ def test_bad_input_is_one_line(fails):
     few = fails(errors.UsageError, "--limit", "4", "--score", "latent_distance")
     assert "needs more than 5 normal images and there are 4" in few
     assert "'nosuch'" in fails(errors.UnknownDataError, "--normal", "nosuch")
-
-
-@pytest.mark.parametrize(("count", "channels"), [(1, 1), (3, 3), (9, 4), (2, 2)])
-def test_the_picture_has_a_map_for_every_image(count, channels):
-    images = torch.full((count, channels, 8, 10), 255, dtype=torch.uint8)
-    reconstructions = torch.ones(count, channels, 8, 10)
-    reconstructions[0, :, 2, 3] = 0.25
-    figure = worst_figure(images, reconstructions, ["name"] * count, "all", columns=8)
-    *cells, bar = figure.axes
-    maps = [
-        cell.images[0]
-        for cell in cells
-        if cell.images and cell.images[0].get_cmap().name == "viridis"
-    ]
-    assert len(maps) == count
-    first = maps[0].get_array()
-    assert first[2, 3] == pytest.approx(0.75)
-    assert first.sum() == pytest.approx(0.75)
-    assert {map_.get_clim() for map_ in maps} == {(0, 0.75)}
-    assert "reconstruction" in bar.get_ylabel()

@@ -11,7 +11,8 @@ from convvae import data, errors, scorecard
 from convvae.checkpoint import load_facts, load_tensors
 from convvae.cli import COMMANDS, main
 
-QUICK = ["--limit", "100", "--max_filters", "8", "--epochs", "1", "--batchsize", "32", "--cpu"]
+QUICK = ["--limit", "100", "--max_filters", "8", "--epochs", "1", "--batchsize", "32", "--cpu",
+         "--no-report"]  # fmt: skip
 
 
 @pytest.fixture

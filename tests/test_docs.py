@@ -33,8 +33,11 @@ def commands():
 def shortened(words):
     """A training command with little to do: few images, one epoch, small images."""
     if words[0] == "train" and "--resume" not in words:
-        return [*words, "--limit", "128", "--epochs", "1", "--max-filters", "8", "--no-preview"]
-    if words[0] == "evaluate":
+        return [
+            *words, "--limit", "128", "--epochs", "1", "--max-filters", "8",
+            "--no-preview", "--no-report",
+        ]  # fmt: skip
+    if words[0] in ("evaluate", "figures", "report"):
         fewer = ["--quality", "30"] if "--quality" in words else []
         return [*words, "--limit", "20", *fewer]
     if words[0] == "encode":

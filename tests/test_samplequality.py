@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load
 
 from convvae import data
-from convvae.data.pixels import to_uint8
 from convvae.errors import ChecksumError, MissingExtraError, UsageError
 from convvae.evaluate import Undefined, generate
 from convvae.model import VAE
@@ -24,6 +23,7 @@ from convvae.samplequality.measures import (
     neighbourhoods,
     unbiased_mmd,
 )
+from convvae.sheets import to_uint8
 
 CPU = torch.device("cpu")
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
 from tyro.conf import Positional, arg
 
-from convvae.config import DeviceName, Frozen
+from convvae.config import DeviceName, Frozen, UserPath
 from convvae.errors import ModelMismatchError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from convvae.checkpoint import Facts
+    from convvae.data import ImageSet
     from convvae.model import VAE
     from convvae.samplers import SamplerName
 
@@ -30,6 +33,19 @@ class ModelOptions(Frozen):
     """Not needed; refused if the model has another number."""
     device: DeviceName = "auto"
     """Where to compute (--cpu is short for --device cpu)."""
+
+
+class LookOptions(ModelOptions):
+    """A model and the test images to look at it with."""
+
+    data: Positional[str | None] = None
+    """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
+    data_dir: UserPath | None = None
+    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
+    limit: int = Field(default=10_000, ge=1)
+    """Take at most so many test images."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of samples, draws of z and projections."""
 
 
 def open_model(options: ModelOptions) -> tuple[VAE, Facts]:
@@ -51,6 +67,24 @@ def open_model(options: ModelOptions) -> tuple[VAE, Facts]:
                 "leave the flag out, the model file knows"
             )
     return vae.to(pick_device(options.device)), facts
+
+
+def load_test_images(options: LookOptions, facts: Facts) -> ImageSet:
+    """The first test images as the model takes them; binarised where it was trained on such.
+
+    Raises:
+        ConvvaeError: they cannot be had, or do not fit the model.
+    """
+    from convvae import data
+    from convvae.data.pixels import binarize_once
+
+    source = data.load(options.data or facts.data, "test", data_dir=options.data_dir)
+    labels = None if source.labels is None else source.labels[: options.limit]
+    some = replace(source, images=source.images[: options.limit], labels=labels)
+    images = data.fit(some, facts.model.image_size, facts.model.channels)
+    if facts.binarize != "none":
+        images = binarize_once(images, "test", facts.binarize_seed)
+    return replace(some, images=images)
 
 
 def fit_prior(

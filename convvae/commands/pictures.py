@@ -52,15 +52,15 @@ def reconstruct(args: list[str]) -> None:
     """Write images beside their reconstructions."""
     options = parse(ReconstructOptions, args, "convvae reconstruct")
     vae, facts = open_model(options)
-    from convvae import data, evaluate, figures
+    from convvae import data, evaluate, sheets
 
     split = "test" if options.rec_testdata else "train"
     source = data.load(options.data or facts.data, split, data_dir=options.data_dir)
     some = replace(source, images=source.images[: options.count], labels=None)
     images = data.fit(some, facts.model.image_size, facts.model.channels)
-    sheet = figures.paired_grid(images, evaluate.reconstruct(vae, images), options.rows)
+    sheet = sheets.paired_grid(images, evaluate.reconstruct(vae, images), options.rows)
     path = options.outdir / f"reconstructions-{split}.png"
-    figures.save_png(path, sheet)
+    sheets.save_png(path, sheet)
     print(f"wrote {path}: {len(images)} {split} images of {source.name}, each beside its own")
 
 
@@ -68,11 +68,11 @@ def generate(args: list[str]) -> None:
     """Write a grid of images decoded from draws of the prior."""
     options = parse(GenerateOptions, args, "convvae generate")
     vae, facts = open_model(options)
-    from convvae import evaluate, figures
+    from convvae import evaluate, sheets
 
     if options.sampler != "prior":
         fit_prior(vae, facts, options.sampler, options.data_dir, options.seed)
     images = evaluate.generate(vae, options.count, seed=options.seed)
-    figures.save_png(options.outfile, figures.grid(images, options.rows))
+    sheets.save_png(options.outfile, sheets.grid(images, options.rows))
     source = "" if options.sampler == "prior" else f", drawn from a {options.sampler} of its codes"
     print(f"wrote {options.outfile}: {options.count} samples of {options.model}{source}")

@@ -8,7 +8,9 @@ from convvae.config import TrainConfig, load_recipe
 from convvae.errors import UsageError
 from convvae.flags import parse, take_option
 
-RESUMABLE = frozenset({"data_dir", "device", "epochs", "log_every", "preview", "tensorboard"})
+RESUMABLE = frozenset(
+    {"data_dir", "device", "epochs", "log_every", "preview", "report", "tensorboard"}
+)
 """Settings that a resumed run may change; all others decide its result."""
 
 

@@ -13,11 +13,6 @@ def to_unit(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """Float [..., C, H, W] in [0, 1] -> the nearest uint8, on the CPU."""
-    return x.detach().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-
-
 def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
     """Draw black or white pixels, white with probability v / 255 for a grey value v.
 

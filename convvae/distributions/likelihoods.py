@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convvae.distributions import notebook
+
 LOG_2PI = math.log(2 * math.pi)
 LEVELS = 256
 """Values of an 8-bit pixel."""
@@ -41,6 +43,10 @@ class Likelihood(ABC):
     @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x on the CPU, shape [..., C, H, W]; densities may leave [0, 1]."""
+
+    def _repr_png_(self) -> bytes:
+        """The means, as a notebook shows them."""
+        return notebook.picture(self.mean)
 
 
 class Bernoulli(Likelihood):

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from convvae.distributions import notebook
 from convvae.distributions.priors import Prior, StandardNormal
 
 LOG_2PI = math.log(2 * math.pi)
@@ -73,6 +74,9 @@ class DiagonalGaussian(Posterior):
         """The same distribution, its parameters constants."""
         return DiagonalGaussian(self.mu.detach(), self.logvar.detach())
 
+    def _repr_html_(self) -> str:
+        return notebook.table("Posterior q(z|x)", self.mu, torch.exp(0.5 * self.logvar))
+
 
 class FullGaussian(Posterior):
     r"""Posterior q(z|x) = N(z; mu, L L^T), L = (I + N) diag exp(logvar / 2), N strictly lower.
@@ -124,6 +128,10 @@ class FullGaussian(Posterior):
     def detach(self) -> FullGaussian:
         """The same distribution, its parameters constants."""
         return FullGaussian(self.mu.detach(), self.logvar.detach(), self.lower.detach())
+
+    def _repr_html_(self) -> str:
+        deviation = self.scale_tril.square().sum(-1).sqrt()
+        return notebook.table("Posterior q(z|x)", self.mu, deviation)
 
 
 def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from convvae import latents, runtime
-from convvae.data.pixels import to_uint8, to_unit
+from convvae.data.pixels import to_unit
+from convvae.sheets import to_uint8
 from convvae.evaluate import image_terms, reconstruct
 from convvae.explorer.planes import Embedding, OneLatent, Plane, Principal, TwoLatents
 from convvae.model import VAE

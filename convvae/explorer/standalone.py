@@ -17,7 +17,7 @@ from bokeh.resources import Resources
 from PIL import Image
 from torch import Tensor
 
-from convvae.data.pixels import to_uint8
+from convvae.sheets import to_uint8
 from convvae.evaluate import reconstruct
 from convvae.explorer.drawing import Map
 from convvae.explorer.planes import Plane

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from convvae import runtime
-from convvae.data.pixels import to_uint8
 from convvae.evaluate import BATCH, Estimate, Undefined, evaluating
 from convvae.model import VAE
 from convvae.samplequality.features import FeatureSpace, feature_space
@@ -23,6 +22,7 @@ from convvae.samplequality.measures import (
     kernel_distance,
     neighbourhoods,
 )
+from convvae.sheets import to_uint8
 
 __all__ = ["Comparison", "SampleQuality", "compare", "feature_space", "sample_quality"]
 
