@@ -209,6 +209,14 @@ def test_labels_must_be_as_many_as_images():
     assert ImageSet(images, None, "mine", "train").labels is None
 
 
+def test_names_must_be_as_many_as_images():
+    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    with pytest.raises(CorruptDataError, match="3 images but 1 names"):
+        ImageSet(images, None, "mine", "train", names=["a.png"])
+    named = ImageSet(images, None, "mine", "train", names=["a", "b", "c"], classes=("cat",))
+    assert (named.names, named.classes) == (["a", "b", "c"], ("cat",))
+
+
 def test_image_set_says_its_shape():
     images = ImageSet(torch.zeros(3, 2, 4, 5, dtype=torch.uint8), None, "mine", "test")
     assert (len(images), images.channels, images.height, images.width) == (3, 2, 4, 5)

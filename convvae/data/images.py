@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from convvae.errors import ConfigError, CorruptDataError, ImageSizeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 Split = Literal["train", "test"]
@@ -27,22 +29,28 @@ class ImageSet:
         labels: int64 `[N]`, or None where a source has none.
         name: The source, as in `NAMES`.
         split: "train" or "test".
+        names: What each image is called, such as its path in its folder; None where a source
+            numbers its images.
+        classes: What each label is called; None where a source does not say.
 
     Raises:
-        CorruptDataError: There are not as many labels as images.
+        CorruptDataError: There are not as many labels or names as images.
     """
 
     images: Tensor
     labels: Tensor | None
     name: str
     split: Split
+    names: Sequence[str] | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.labels is not None and len(self.labels) != len(self.images):
-            raise CorruptDataError(
-                f"{self.name} ({self.split}) has {len(self.images)} images but {len(self.labels)} "
-                "labels; use images and labels of the same release"
-            )
+        for what, values in (("labels", self.labels), ("names", self.names)):
+            if values is not None and len(values) != len(self.images):
+                raise CorruptDataError(
+                    f"{self.name} ({self.split}) has {len(self.images)} images but {len(values)} "
+                    f"{what}; use images and {what} of the same release"
+                )
 
     def __len__(self) -> int:
         return len(self.images)
