@@ -113,6 +113,12 @@ class MissingExtraError(ConvvaeError):
     exit_code = 17
 
 
+class DataChangedError(ConvvaeError):
+    """A run is to continue on other images than it was begun with."""
+
+    exit_code = 21
+
+
 class StoppedError(ConvvaeError):
     """Training was stopped by Ctrl-C or SIGTERM; everything is saved and `--resume` continues."""
 

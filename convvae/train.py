@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,7 +28,7 @@ from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
 from convvae.data.pixels import binarize, binarize_once
-from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
+from convvae.errors import ConfigError, DataChangedError, NonFiniteLossError, StoppedError
 from convvae.evaluate import generate, mean_terms, reconstruct
 from convvae.files import write_text
 from convvae.learner import Learner, Position, pace
@@ -69,7 +71,8 @@ def train(
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    images, validation = load_images(config, "train"), load_images(config, "test")
+    trained_on, validation = load_images(config, "train"), load_images(config, "test").images
+    images = trained_on.images
     plan = Plan(config, len(images))
     channels, height, width = images.shape[1:]
     model = config.model((height, width), channels)
@@ -79,6 +82,7 @@ def train(
         runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)
     if resume:
         run = RunFolder.open(resume)
+        check_same_images(run, trained_on)
         position = learner.load(run.resume)
         if position.epoch > config.epochs:
             raise ConfigError(f"{resume} has {position.epoch} epochs already; ask for more")
@@ -90,7 +94,7 @@ def train(
         learner.save(run.resume, position)
     redrawn = config.binarize == "dynamic"
     step = make_step(learner, (images.clone() if redrawn else images).to(device))
-    write_config(run, config, learner.vae.config, device, step.engine, position)
+    write_config(run, config, learner.vae.config, trained_on, device, step.engine, position)
     announce(console, config, learner.vae, device)
     say(console, doctor.of_images(validation, config.likelihood))
 
@@ -129,6 +133,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
         "device": device.type,
         "precision": runtime.pick_precision(config.precision, device),
         "compile": "off" if config.compile == "auto" else config.compile,
+        "data": data.canonical(config.data),
     }
     return config.model_copy(update=settled), device
 
@@ -275,6 +280,9 @@ def finish_epoch(
     facts = Facts(
         model=vae.config,
         data=config.data,
+        crop=config.crop,
+        split=config.split,
+        skip_bad=config.skip_bad,
         recipe=config.recipe,
         binarize=config.binarize,
         binarize_seed=config.binarize_seed,
@@ -323,18 +331,45 @@ def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, validation: Tensor, 
     figures.save_figure(run.pictures / "loss.png", figures.loss_curve(run.read_metrics()))
 
 
-def load_images(config: TrainConfig, split: data.Split) -> Tensor:
-    """The run's images of a split, resized: uint8 [N, C, H, W].
+def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
+    """The run's images of a split, of its size and channels.
 
     `limit` cuts the training images only. Test images are binarised once if the run binarises at
     all, training images if it does so once.
     """
+    prepare = data.Preparation(
+        image_size=config.image_size,
+        channels=config.channels,
+        crop=config.crop,
+        split=config.split,
+        skip_bad=config.skip_bad,
+    )
     limit = config.limit if split == "train" else None
-    images = data.load(config.data, split, data_dir=config.data_dir, limit=limit).images
-    if config.image_size is not None:
-        images = data.resize(images, config.image_size)
-    once = config.binarize == "static" or (config.binarize == "dynamic" and split == "test")
-    return binarize_once(images, split, config.binarize_seed) if once else images
+    found = data.load(config.data, split, data_dir=config.data_dir, limit=limit, prepare=prepare)
+    if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
+        return replace(found, images=binarize_once(found.images, split, config.binarize_seed))
+    return found
+
+
+def known_by(images: data.ImageSet) -> dict[str, Any]:
+    """What tells training images from others, for `config.json`."""
+    return {"count": len(images), "fingerprint": data.fingerprint(images)}
+
+
+def check_same_images(run: RunFolder, images: data.ImageSet) -> None:
+    """Refuse to continue a run on other images.
+
+    Raises:
+        DataChangedError: they are others than those of its start.
+    """
+    # Runs from before this was recorded cannot be compared.
+    now = known_by(images)
+    before = run.read_config().get("images", now)
+    if before != now:
+        raise DataChangedError(
+            f"the images are not those that {run.path} was begun with: {before['count']:,} then, "
+            f"{now['count']:,} now, or with other content; restore them, or start a new run"
+        )
 
 
 def mean_pixel(images: Tensor) -> Tensor:
@@ -347,6 +382,7 @@ def write_config(
     run: RunFolder,
     config: TrainConfig,
     model: ModelConfig,
+    images: data.ImageSet,
     device: torch.device,
     engine: str,
     position: Position,
@@ -365,6 +401,7 @@ def write_config(
     content = {
         "settings": config.model_dump(mode="json"),
         "model": model.model_dump(mode="json"),
+        "images": known_by(images),
         "ran_on": [*before, ran_on],
     }
     write_text(run.config, json.dumps(content, indent=2) + "\n")
@@ -411,4 +448,5 @@ def stop_flag() -> Iterator[threading.Event]:
 
 
 def _default_folder(config: TrainConfig) -> Path:
-    return next_run_folder(f"{config.data}-{config.recipe}" if config.recipe else config.data)
+    name = data.short_name(config.data)
+    return next_run_folder(f"{name}-{config.recipe}" if config.recipe else name)

@@ -55,7 +55,7 @@ def test_training_lowers_the_loss(finished_run):
 def test_the_recorded_validation_is_that_of_the_saved_model(finished_run):
     vae, facts = load_model(finished_run.path)
     config = TrainConfig.model_validate(finished_run.read_config()["settings"])
-    terms = mean_terms(vae, load_images(config, "test"), seed=config.seed)
+    terms = mean_terms(vae, load_images(config, "test").images, seed=config.seed)
     assert terms.bound.item() == pytest.approx(facts.bound, rel=1e-5)
 
 
@@ -283,7 +283,7 @@ def test_too_few_images_are_refused(count, drop_last):
 
 def test_images_are_limited_and_resized(tiny_config):
     config = tiny_config.model_copy(update={"image_size": (16, 24)})
-    assert load_images(config, "train").shape == (100, 1, 16, 24)
+    assert load_images(config, "train").images.shape == (100, 1, 16, 24)
     assert len(load_images(config, "test")) > 300
 
 
@@ -361,6 +361,6 @@ def test_real_mnist_learns_fast(mnist_dir, tmp_path):
         "test",
     )
     rows = [row for row in train(config).read_metrics() if row["event"] == "epoch"]
-    x = to_unit(load_images(config, "train"))
+    x = to_unit(load_images(config, "train").images)
     mean_image = 128 * ((x - x.mean(0)) ** 2).sum((1, 2, 3)).mean().item()
     assert rows[-1]["train_squared_error_and_kl"] < 0.7 * mean_image

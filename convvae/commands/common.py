@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from convvae.config import DeviceName, Frozen
+from convvae.config import DeviceName, Frozen, UserPath
 from convvae.errors import ModelMismatchError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from convvae.checkpoint import Facts
+    from convvae.data import ImageSet, Split
     from convvae.model import VAE
     from convvae.samplers import SamplerName
 
@@ -30,6 +31,64 @@ class ModelOptions(Frozen):
     """Not needed; refused if the model has another number."""
     device: DeviceName = "auto"
     """Where to compute (--cpu is short for --device cpu)."""
+
+
+class DataOptions(ModelOptions):
+    """Which model, and which images; the images become what the model takes."""
+
+    data: Positional[str | None] = None
+    """A name, a path or hf:OWNER/NAME, as in training; else the images of the training."""
+    data_dir: UserPath | None = None
+    """Folder with the files of a published data set (else $CONVVAE_DATA, else downloaded)."""
+    crop: bool | None = None
+    """Cut images to the model's aspect at the centre, or pad them (else as in training)."""
+    split: str | None = None
+    """How one's own are divided: auto, folders, a share held out, none (else as in training)."""
+    skip_bad: FlagCreatePairsOff[bool] = False
+    """Leave out files that cannot be read."""
+
+
+def open_images(
+    options: DataOptions, facts: Facts, split: Split, limit: int | None = None
+) -> ImageSet:
+    """The images of a command, of the model's size and channels.
+
+    Images of one's own that were not those of the training are not divided unless asked for: all of
+    them are test images.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    word = facts.data if options.data is None else data.canonical(options.data)
+    as_trained = word == facts.data
+    prepare = data.Preparation(
+        image_size=facts.model.image_size,
+        channels=facts.model.channels,
+        crop=facts.crop if options.crop is None else options.crop,
+        split=options.split or (facts.split if as_trained else data.undivided(word)),
+        skip_bad=options.skip_bad or (as_trained and facts.skip_bad),
+    )
+    return data.load(word, split, data_dir=options.data_dir, limit=limit, prepare=prepare)
+
+
+def training_images(facts: Facts, split: Split, data_dir: Path | None) -> ImageSet:
+    """The images that a model was trained on, or those held out of them, as it saw them.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    prepare = data.Preparation(
+        image_size=facts.model.image_size,
+        channels=facts.model.channels,
+        crop=facts.crop,
+        split=facts.split,
+        skip_bad=facts.skip_bad,
+    )
+    return data.load(facts.data, split, data_dir=data_dir, prepare=prepare)
 
 
 def open_model(options: ModelOptions) -> tuple[VAE, Facts]:
@@ -62,11 +121,10 @@ def fit_prior(
         MissingExtraError: a flow is asked for and its library is not installed.
         ConvvaeError: the training images cannot be loaded, each with its own class.
     """
-    from convvae import data, samplers
+    from convvae import samplers
     from convvae.data.pixels import binarize_once
 
-    source = data.load(facts.data, "train", data_dir=data_dir)
-    images = data.fit(source, facts.model.image_size, facts.model.channels)
+    images = training_images(facts, "train", data_dir).images
     if facts.binarize != "none":
         images = binarize_once(images, "train", facts.binarize_seed)
     vae.prior = samplers.fit_sampler(sampler, vae, images, seed=seed).to(vae.device)
