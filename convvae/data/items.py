@@ -72,7 +72,7 @@ def changed(path: Path) -> tuple[int, int, int]:
 def is_image_name(name: str, suffixes: frozenset[str]) -> bool:
     """Whether a path is that of an image: a known suffix, and nothing hidden on the way."""
     parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    hidden = any(part == "__MACOSX" or (part.startswith(".") and part.strip(".")) for part in parts)
     return not hidden and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
 
 

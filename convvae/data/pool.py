@@ -87,23 +87,30 @@ class _Pool:
     def results(self) -> Iterator[Result]:
         """Start the processes and give what they find."""
         processes: list[subprocess.Popen[bytes]] = []
-        with ThreadPoolExecutor(cores()) as threads:
-            try:
-                processes += [_start() for _ in range(cores())]
-                running = [threads.submit(self._exchange, process) for process in processes]
-                for future in running:
-                    future.add_done_callback(lambda _: self.found.put(None))
-                for _ in running:
-                    # Each thread ends its part with None, whether it failed or not.
-                    yield from chain.from_iterable(iter(self.found.get, None))
-                for future in running:
-                    future.result()
-            finally:
-                self.stopped = True
-                for process in processes:
-                    process.kill()
-        for process in processes:
-            _close(process)
+        try:
+            processes += [_start() for _ in range(cores())]
+            with ThreadPoolExecutor(len(processes)) as threads:
+                try:
+                    yield from self._gathered(threads, processes)
+                finally:
+                    self.stopped = True
+                    for process in processes:
+                        process.kill()
+        finally:
+            for process in processes:
+                _close(process)
+
+    def _gathered(
+        self, threads: ThreadPoolExecutor, processes: list[subprocess.Popen[bytes]]
+    ) -> Iterator[Result]:
+        running = [threads.submit(self._exchange, process) for process in processes]
+        for future in running:
+            # Each thread ends its part with None, whether it failed or not.
+            future.add_done_callback(lambda _: self.found.put(None))
+        for _ in running:
+            yield from chain.from_iterable(iter(self.found.get, None))
+        for future in running:
+            future.result()
 
     def _exchange(self, process: subprocess.Popen[bytes]) -> None:
         """Feed one process and pass on its answers."""
@@ -180,6 +187,8 @@ def _answer(line: bytes, chunk: list[Task]) -> list[Result]:
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
+    """End a process, if it has not ended, and close the pipes to it."""
+    process.kill()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with suppress(OSError):
