@@ -17,6 +17,7 @@ from convvae.errors import CorruptDataError, UnknownDataError, missing_extra
 
 PREFIX = "hf:"
 LOCAL = ("imagefolder", "parquet")
+_FORMS = "write hf:OWNER/NAME, hf:OWNER/NAME:SPLIT or hf:imagefolder:FOLDER"
 
 
 class Hub:
@@ -78,6 +79,8 @@ def _open(word: str) -> dict[str, Any]:
     except ImportError as error:
         raise missing_extra("a data set of the Hugging Face Hub", "hf") from error
     name, _, rest = word.partition(":")
+    if not name or (name in LOCAL and not rest):
+        raise UnknownDataError(f"{PREFIX}{word} names no data set; {_FORMS}")
     try:
         datasets.disable_progress_bars()
         if name == "imagefolder":
@@ -88,8 +91,7 @@ def _open(word: str) -> dict[str, Any]:
             found = datasets.load_dataset(name, split=rest or None)
     except (OSError, ValueError, DatasetsError) as error:
         raise UnknownDataError(
-            f"{PREFIX}{word} cannot be opened ({' '.join(str(error).split())}); write "
-            "hf:OWNER/NAME, hf:OWNER/NAME:SPLIT or hf:imagefolder:FOLDER"
+            f"{PREFIX}{word} cannot be opened ({' '.join(str(error).split())}); {_FORMS}"
         ) from error
     parts = found if isinstance(found, Mapping) else {rest: found}
     splits: dict[str, Any] = {str(key): part for key, part in parts.items()}

@@ -18,7 +18,7 @@ from convvae.data.decode import (
     decode,
     from_array,
 )
-from convvae.data.items import Bad, Item, Source, folder_labels, folder_parts, numbered
+from convvae.data.items import PARTS, Bad, Item, Source, folder_labels, folder_parts, numbered
 from convvae.data.pool import Task, decode_all
 from convvae.data.progress import Count
 from convvae.data.worker import Result, digest, read_file
@@ -226,7 +226,7 @@ class _Ingestion:
         if self.source.by_path:
             parts = folder_parts(names)
             labels = folder_labels(names, parts) or labels
-        elif not any(parts):
+        elif not set(PARTS) <= set(parts):
             parts = None
         named = numbered(labels)
         # The last images may be missing from the file, if they could not be read.
