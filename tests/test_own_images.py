@@ -284,7 +284,7 @@ def test_a_process_that_dies_is_said(pets, by_processes, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.executable", shutil.which("true"))
     out = tmp_path / "pixels"
     out.write_bytes(b"")
-    tasks = [Task(row, path) for row, path in enumerate(sorted(pets.rglob("*.png")))]
+    tasks = [Task(row, str(path)) for row, path in enumerate(sorted(pets.rglob("*.png")))]
     with pytest.raises(errors.CorruptDataError, match="a process that reads images died between"):
         list(decode_all(tasks, Wanted(), (3, 8, 10), out))
 
@@ -294,7 +294,7 @@ def test_an_error_of_the_supply_reaches_the_caller_and_ends_the_processes(
 ):
     def tasks():
         for row, path in enumerate(sorted(pets.rglob("*.png"))[:7]):
-            yield Task(row, path)
+            yield Task(row, str(path))
         raise errors.CorruptDataError("the archive ends here")
 
     (tmp_path / "pixels").write_bytes(b"")

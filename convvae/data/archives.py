@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from convvae.data.decode import MAX_FILE_BYTES, SUFFIXES
+from convvae.data.decode import MAX_FILE_BYTES
 from convvae.data.items import Bad, Item, changed, is_image_name
 from convvae.data.worker import digest
 from convvae.errors import CorruptDataError, UnknownDataError
@@ -97,7 +97,7 @@ class Zip(_Archive):
                 members = archive.infolist()
                 self.check(len(members), sum(member.file_size for member in members))
                 files = sorted((m for m in members if not m.is_dir()), key=lambda m: m.filename)
-                images = [m for m in files if is_image_name(m.filename, SUFFIXES)]
+                images = [m for m in files if is_image_name(m.filename)]
                 self.remarks = _passed_over(len(files) - len(images))
                 for member in images:
                     yield Item(member.filename, _member(archive, member))
@@ -134,7 +134,7 @@ class Tar(_Archive):
                 archive.fileobj = bounded  # pyright: ignore[reportAttributeAccessIssue]
                 for number, member in enumerate(archive, 1):
                     self.check(number, 0)
-                    if member.isreg() and is_image_name(member.name.removeprefix("./"), SUFFIXES):
+                    if member.isreg() and is_image_name(member.name.removeprefix("./")):
                         yield Item(member.name.removeprefix("./"), _tar_member(archive, member))
                     else:
                         others += not member.isdir()

@@ -21,12 +21,16 @@ they are, else in the order of their digests, so that any share of them is one r
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import mmap
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -41,6 +45,7 @@ from convvae.data.decode import Wanted
 from convvae.data.download import cache_folder
 from convvae.data.ingest import Decoded, contents, ingest
 from convvae.data.items import Source
+from convvae.data.pool import cores
 from convvae.data.worker import DIGEST_BYTES, digest
 from convvae.errors import OutputError
 from convvae.files import make_folder, write_text
@@ -116,11 +121,11 @@ def entry_for(
     """
     root = cache_folder() / "images"
     make_folder(root, _ADVICE)
-    began, stamp, outline = time.time(), source.stamp(), source.outline()
+    began, stamp = time.time(), source.stamp()
     for order in orders:
         if entry := _indexed(root, _index(stamp, wanted, order)):
             return entry
-    entry = None
+    entry, outline = None, source.outline()
     if any(_indexed(root, _index(outline, wanted, order)) for order in orders):
         say(f"{source.title}: files were touched or copied; comparing their content")
         content = contents(source)
@@ -237,9 +242,17 @@ def _ordered(found: Decoded, order: Order) -> np.ndarray:
 
 def _rearrange(path: Path, rows: np.ndarray, shape: tuple[int, int, int]) -> None:
     """Write the rows of a file of pixels in another order."""
-    count = path.stat().st_size // math.prod(shape)
-    old = np.memmap(path, np.uint8, "r", 0, (count, *shape))
-    with path.with_suffix(".new").open("wb") as file:
-        for start in range(0, len(rows), _COPY_ROWS):
-            file.write(old[rows[start : start + _COPY_ROWS]].tobytes())
-    path.with_suffix(".new").replace(path)
+    size = math.prod(shape)
+    new = path.with_suffix(".new")
+    with path.open("rb") as source, new.open("wb") as target, ThreadPoolExecutor(cores()) as pool:
+
+        def copy(start: int) -> None:
+            # The kernel copies from the pages of the one file to those of the other.
+            part = [view[row * size : (row + 1) * size] for row in rows[start:][:_COPY_ROWS]]
+            if os.pwritev(target.fileno(), part, start * size) != len(part) * size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        if source.seek(0, os.SEEK_END):
+            view = memoryview(mmap.mmap(source.fileno(), 0, prot=mmap.PROT_READ))
+            list(pool.map(copy, range(0, len(rows), _COPY_ROWS)))
+    new.replace(path)

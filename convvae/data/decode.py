@@ -17,6 +17,8 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -27,10 +29,12 @@ from convvae.data.geometry import Size, centre, inside
 from convvae.errors import ImageSizeError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"})
 """Names of files that are taken for images; in lower case."""
 MAX_FILE_BYTES = 1 << 28
 """Largest image file that is read."""
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded: Pillow's own limit, at which it only warns."""
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -85,6 +89,14 @@ class Wanted:
     crop: bool = False
 
 
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """No warnings of Pillow's inside the block: a damaged file is an error, or good enough."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def decode(content: bytes, wanted: Wanted) -> np.ndarray:
     """Decode an image file.
 
@@ -96,23 +108,23 @@ def decode(content: bytes, wanted: Wanted) -> np.ndarray:
         uint8 `[C, H, W]`.
 
     Raises:
-        UnreadableError: It is no such file, is damaged, or has more pixels than Pillow's limit
-            against decompression bombs allows (89 million).
+        UnreadableError: It is no such file, is damaged, or has more than `MAX_PIXELS`.
     """
     if len(content) > MAX_FILE_BYTES:
         raise UnreadableError(f"a file of {len(content) >> 20} MiB is too large for an image")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                return _as_array(_shaped(image, wanted))
-        except Image.UnidentifiedImageError as error:
-            raise UnreadableError("not an image of a known format") from error
-        except ImageSizeError as error:
-            raise UnreadableError(str(error)) from error
-        except _DAMAGE as error:
-            raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableError(
+                    f"{image.height}x{image.width} pixels could be a decompression bomb"
+                )
+            return _as_array(_shaped(image, wanted))
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableError("not an image of a known format") from error
+    except ImageSizeError as error:
+        raise UnreadableError(str(error)) from error
+    except _DAMAGE as error:
+        raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def decode_as(content: bytes, wanted: Wanted, shape: tuple[int, int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convvae.data.decode import SUFFIXES
-from convvae.data.items import PARTS, Item, changed, is_image_name
+from convvae.data.items import PARTS, Item, changed, has_image_suffix, is_hidden
 from convvae.data.worker import digest
 from convvae.errors import CorruptDataError, UnknownDataError, missing_extra
 
@@ -61,8 +61,8 @@ class Folder(_Files):
     def __init__(self, root: Path) -> None:
         found: list[tuple[Item, tuple[int, int, int]]] = []
         others: list[str] = []
-        for name, path, state in sorted(_walk(root, "")):
-            if is_image_name(name, SUFFIXES):
+        for name, path, state in sorted(_walk(os.fspath(root), "")):
+            if has_image_suffix(name):
                 found.append((Item(name, path), state))
             else:
                 others.append(name)
@@ -79,19 +79,19 @@ class Folder(_Files):
             self.remarks = (f"{len(others)} files that are no images were passed over",)
 
 
-def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, Path, tuple[int, int, int]]]:
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
     """Every regular file below a folder: its path from the root, its path, its state."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                if is_hidden(entry.name):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
                 elif entry.is_file():
                     seen = entry.stat()
                     state = (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
-                    yield prefix + entry.name, Path(entry.path), state
+                    yield prefix + entry.name, entry.path, state
     except OSError as error:
         raise UnknownDataError(f"cannot read the folder {folder}: {error.strerror}") from error
 
@@ -137,7 +137,9 @@ class Table(_Files):
                 f"{self.path}: row {number} lists {name}, but {file} cannot be read "
                 f"({error.strerror}); paths are relative to the table's folder"
             ) from error
-        return Item(name, file, row.get("label"), None if part is None else str(part)), state
+        return Item(
+            name, os.fspath(file), row.get("label"), None if part is None else str(part)
+        ), state
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:

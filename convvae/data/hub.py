@@ -119,11 +119,11 @@ def _columns(features: Mapping[str, Any], title: str) -> tuple[str, str | None]:
     return images[0], label
 
 
-def _content(cell: Mapping[str, Any] | None) -> tuple[Path | bytes | Bad, str | None]:
+def _content(cell: Mapping[str, Any] | None) -> tuple[str | bytes | Bad, str | None]:
     """The file of an image, as content or as a path, and its name."""
     if cell is None:
         return Bad("no image in this row"), None
     path = cell.get("path")
     if cell.get("bytes") is not None:
         return cell["bytes"], path
-    return (Path(path), path) if path else (Bad("no image in this row"), None)
+    return (path, path) if path else (Bad("no image in this row"), None)

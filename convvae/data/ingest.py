@@ -17,6 +17,7 @@ from convvae.data.decode import (
     as_shape,
     decode,
     from_array,
+    quiet_pillow,
 )
 from convvae.data.items import PARTS, Bad, Item, Source, folder_labels, folder_parts, numbered
 from convvae.data.pool import Task, decode_all
@@ -101,7 +102,7 @@ def _content(items: list[Item], digests: list[str]) -> str:
 def _digest(item: Item) -> str:
     try:
         match item.payload:
-            case Path():
+            case str():
                 return digest(read_file(item.payload))
             case np.ndarray():
                 return digest(item.payload.tobytes())
@@ -122,7 +123,8 @@ def _first_shape(source: Source, wanted: Wanted) -> Shape:
     reasons: list[str] = []
     for item in source.items():
         try:
-            channels, height, width = _pixels(item, wanted).shape
+            with quiet_pillow():
+                channels, height, width = _pixels(item, wanted).shape
         except UnreadableError as error:
             reasons.append(f"{item.name}: {error}")
         else:
@@ -136,7 +138,7 @@ def _first_shape(source: Source, wanted: Wanted) -> Shape:
 
 def _pixels(item: Item, wanted: Wanted) -> np.ndarray:
     match item.payload:
-        case Path():
+        case str():
             return decode(read_file(item.payload), wanted)
         case bytes():
             return decode(item.payload, wanted)
@@ -179,9 +181,11 @@ class _Ingestion:
         """Files for `decode_all`; images that are arrays already are written here."""
         with self.out.open("r+b") as file:
             for row, item in enumerate(self.source.items()):
-                self.items.append(item._replace(payload=b""))
+                # Content is not kept; the path of a file costs nothing.
+                kept = item if isinstance(item.payload, str) else item._replace(payload=b"")
+                self.items.append(kept)
                 match item.payload:
-                    case Path() | bytes():
+                    case str() | bytes():
                         yield Task(row, item.payload)
                     case Bad(reason):
                         self._take(Result(row, _digest(item), problem=reason))

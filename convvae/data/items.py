@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from convvae.data.decode import SUFFIXES
+
 PARTS = ("train", "test")
 """Names of folders, and values of a column `split`, that divide a source."""
 
@@ -24,8 +26,8 @@ class Item(NamedTuple):
 
     name: str
     """Its path in the source, with slashes; its number where it has no name."""
-    payload: Path | bytes | np.ndarray | Bad
-    """Its file, the content of its file, or its pixels uint8 `[H, W, C]`."""
+    payload: str | bytes | np.ndarray | Bad
+    """The path of its file, the content of its file, or its pixels uint8 `[H, W, C]`."""
     label: str | int | None = None
     """What the source says of its class; folders are looked at by `folder_labels`."""
     part: str | None = None
@@ -63,17 +65,26 @@ class Source(Protocol):
         ...
 
 
-def changed(path: Path) -> tuple[int, int, int]:
+def changed(path: str | Path) -> tuple[int, int, int]:
     """Size, modification and change time of a file, in bytes and nanoseconds."""
     found = os.stat(path)  # noqa: PTH116 - called for every file of a folder
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def is_image_name(name: str, suffixes: frozenset[str]) -> bool:
+def is_hidden(part: str) -> bool:
+    """Whether a file or folder is passed over by its name."""
+    return part == "__MACOSX" or (part.startswith(".") and bool(part.strip(".")))
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a path ends as those of images do."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(dot and stem) and suffix.lower() in SUFFIXES
+
+
+def is_image_name(name: str) -> bool:
     """Whether a path is that of an image: a known suffix, and nothing hidden on the way."""
-    parts = name.split("/")
-    hidden = any(part == "__MACOSX" or (part.startswith(".") and part.strip(".")) for part in parts)
-    return not hidden and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+    return has_image_suffix(name) and not any(map(is_hidden, name.split("/")))
 
 
 def common_folder(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from convvae.data.decode import Wanted
+from convvae.data.decode import Wanted, quiet_pillow
 from convvae.data.worker import CONTENT, COUNT, HEADER, PATH, Result, convert
 from convvae.errors import CorruptDataError
 
@@ -33,7 +33,7 @@ class Task(NamedTuple):
     """A file to decode: its row, and its content or its path."""
 
     row: int
-    payload: Path | bytes
+    payload: str | bytes
 
 
 def cores() -> int:
@@ -65,10 +65,11 @@ def decode_all(
     if len(first) <= FEW:
         descriptor = os.open(out, os.O_WRONLY)
         try:
-            for task in first:
-                yield convert(task.row, task.payload, wanted, shape, descriptor)
+            with quiet_pillow():
+                found = [convert(row, payload, wanted, shape, descriptor) for row, payload in first]
         finally:
             os.close(descriptor)
+        yield from found
         return
     order = json.dumps({**asdict(wanted), "shape": shape, "out": str(out)}).encode() + b"\n"
     yield from _Pool(chain(first, remaining), order).results()
@@ -174,7 +175,7 @@ def _answer(line: bytes, chunk: list[Task]) -> list[Result]:
         CorruptDataError: The process died before it answered.
     """
     if not line.endswith(b"\n"):
-        names = [str(task.payload) for task in chunk if isinstance(task.payload, Path)]
+        names = [task.payload for task in chunk if isinstance(task.payload, str)]
         where = f"between {names[0]} and {names[-1]}" if names else f"near image {chunk[0].row + 1}"
         raise CorruptDataError(
             f"a process that reads images died {where}; one of those files kills the decoder, or "

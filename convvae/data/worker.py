@@ -14,7 +14,6 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from convvae.data.decode import (
@@ -23,6 +22,7 @@ from convvae.data.decode import (
     UnreadableError,
     Wanted,
     decode_as,
+    quiet_pillow,
 )
 
 HEADER = struct.Struct("<QBI")
@@ -50,7 +50,7 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str) -> bytes:
     """A file that may hold an image.
 
     Raises:
@@ -67,7 +67,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 def convert(
-    row: int, payload: str | Path | bytes, wanted: Wanted, shape: tuple[int, int, int], out: int
+    row: int, payload: str | bytes, wanted: Wanted, shape: tuple[int, int, int], out: int
 ) -> Result:
     """Read one image and write its pixels to its row.
 
@@ -98,12 +98,12 @@ def serve(source: BinaryIO, answers: BinaryIO) -> None:
     wanted = Wanted(size, task["channels"], task["crop"])
     channels, height, width = task["shape"]
     out = os.open(task["out"], os.O_WRONLY)
-    for chunk in iter(lambda: list(_chunk(source)), []):
-        results = [
-            convert(row, payload, wanted, (channels, height, width), out) for row, payload in chunk
-        ]
-        answers.write(json.dumps(results).encode() + b"\n")
-        answers.flush()
+    shape = (channels, height, width)
+    with quiet_pillow():
+        for chunk in iter(lambda: list(_chunk(source)), []):
+            results = [convert(row, payload, wanted, shape, out) for row, payload in chunk]
+            answers.write(json.dumps(results).encode() + b"\n")
+            answers.flush()
 
 
 def _chunk(source: BinaryIO) -> Iterator[tuple[int, str | bytes]]:
