@@ -134,10 +134,10 @@ def data_loader(folder: Path) -> dict[str, float]:
 
 def convvae_load(folder: Path) -> dict[str, float]:
     """Convvae: both parts of the folder, from its files or from its cache."""
-    from convvae import data
+    from convvae.data import load
 
     began = time.perf_counter()
-    sizes = [len(data.load(str(folder), "train")), len(data.load(str(folder), "test"))]
+    sizes = [len(load(str(folder), "train")), len(load(str(folder), "test"))]
     return {"seconds": time.perf_counter() - began, "images": sum(sizes)}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bounds, memory, parallel
+from benchmarks import bounds, ingest, memory, parallel
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
 from benchmarks.summary import (
@@ -126,6 +126,18 @@ def parallel_table(result: dict[str, Any]) -> str:
     )
 
 
+def ingest_table(result: dict[str, Any]) -> str:
+    """Reading one's own images."""
+    return page_part(
+        result,
+        markdown(ingest.HEADER, ingest.rows(result)),
+        [],
+        f"{result['images']:,} colour JPEGs of {result['side']}x{result['side']}, "
+        f"{result['rounds']} interleaved rounds; median (lowest–highest).",
+        [result],
+    )
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers.json": peers_table,
     "engine.json": engine_table,
@@ -134,6 +146,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory.json": memory_table,
     "parallel.json": parallel_table,
     "bounds.json": bounds_table,
+    "ingest.json": ingest_table,
 }
 """Result file -> the function that makes its part of the page."""
 
