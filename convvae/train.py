@@ -71,8 +71,8 @@ def train(
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    trained_on, validation = load_images(config, "train"), load_images(config, "test").images
-    images = trained_on.images
+    trained_on, held_out = load_images(config, "train"), load_images(config, "test")
+    images, validation = trained_on.images, held_out.images
     plan = Plan(config, len(images))
     channels, height, width = images.shape[1:]
     model = config.model((height, width), channels)
@@ -100,7 +100,16 @@ def train(
 
     with closing(watch), stop_flag() as stop:
         watch.start(
-            Run(run, config, learner.weights, position, plan.total_images, validation, stop)
+            Run(
+                run,
+                config,
+                learner.weights,
+                position,
+                plan.total_images,
+                validation,
+                stop,
+                held_out.labels,
+            )
         )
         while position.epoch < config.epochs:
             if redrawn:
