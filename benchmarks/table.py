@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import anomalies, bounds, embed, memory, parallel
+from benchmarks import anomalies, bounds, embed, ingest, memory, parallel
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
 from benchmarks.summary import (
@@ -148,6 +148,18 @@ def anomalies_table(result: dict[str, Any]) -> str:
     )
 
 
+def ingest_table(result: dict[str, Any]) -> str:
+    """Reading one's own images."""
+    return page_part(
+        result,
+        markdown(ingest.HEADER, ingest.rows(result)),
+        [],
+        f"{result['images']:,} colour JPEGs of {result['side']}x{result['side']}, "
+        f"{result['rounds']} interleaved rounds; median (lowest–highest).",
+        [result],
+    )
+
+
 def embed_table(result: dict[str, Any]) -> str:
     """How long an embedding takes, and what a linear classifier makes of it."""
     return page_part(
@@ -173,6 +185,7 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "memory.json": memory_table,
         "parallel.json": parallel_table,
         "bounds.json": bounds_table,
+        "ingest.json": ingest_table,
     },
     "anomalies.md": {"anomalies.json": anomalies_table},
     "embeddings.md": {"embed.json": embed_table},

@@ -58,6 +58,8 @@ class Run:
     """Validation images, uint8 [N, C, H, W]."""
     stop: threading.Event
     """Set it, and the run saves and stops after the batch under way."""
+    labels: Tensor | None = None
+    """Labels of the validation images, int64 [N], where there are any."""
 
 
 class Callback(Protocol):

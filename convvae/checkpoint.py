@@ -47,6 +47,12 @@ class Facts(Frozen):
     """The architecture."""
     data: str
     """Images that it was trained on."""
+    crop: bool = False
+    """Whether images of another aspect were cut, not padded."""
+    split: str = "auto"
+    """How images without test images of their own were divided."""
+    skip_bad: bool = False
+    """Whether files that cannot be read were left out."""
     recipe: str | None = None
     """Recipe that it was trained by."""
     binarize: Binarize = "none"

@@ -208,7 +208,7 @@ class TrainConfig(Architecture):
     """One training run, whole; `convvae train --resume RUN` continues a stopped one."""
 
     data: Positional[str]
-    """Images: digits, mnist, fashion-mnist or kmnist."""
+    """Images: a name such as mnist, a folder, archive, array or table, or hf:OWNER/NAME."""
     recipe: str | None = None
     """Start from the settings of a recipe; any flag overrides it."""
 
@@ -218,6 +218,16 @@ class TrainConfig(Architecture):
     """Train on the first so many images."""
     image_size: ImageSize = None
     """Resize to this height and width, padding where the aspect differs."""
+    crop: bool = False
+    """Cut the images to the aspect of that size at the centre, instead of padding them."""
+    channels: Annotated[int | None, arg(aliases=["--nimg-channels"])] = Field(
+        default=None, ge=1, le=4
+    )
+    """1 grey, 2 grey and alpha, 3 RGB, 4 RGBA (else 1 if all images are grey, 3 if not)."""
+    split: str = "auto"
+    """How one's own are divided: auto, folders (train, test), a share held out, or none."""
+    skip_bad: bool = False
+    """Leave out files that cannot be read."""
 
     binarize: Binarize = "none"
     """Draw black or white pixels by the grey values as probabilities: every epoch anew, or once."""

@@ -119,6 +119,12 @@ class PortError(ConvvaeError):
     exit_code = 18
 
 
+class DataChangedError(ConvvaeError):
+    """A run is to continue on other images than it was begun with."""
+
+    exit_code = 19
+
+
 class StoppedError(ConvvaeError):
     """Training was stopped by Ctrl-C or SIGTERM; everything is saved and `--resume` continues."""
 

@@ -12,7 +12,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from convvae import data
 from convvae.callbacks import Callback, Row, Run
 from convvae.data.pixels import to_unit
 from convvae.errors import missing_extra
@@ -88,8 +87,7 @@ class TensorBoard(Callback):
     def finish(self) -> None:
         """Add test images among their latents, for the projector."""
         assert self._writer
-        config, images = self.run.config, self.run.validation[:POINTS]
-        labels = data.load(config.data, "test", data_dir=config.data_dir).labels
+        images, labels = self.run.validation[:POINTS], self.run.labels
         self._writer.add_embedding(
             latents(self.run.vae, images)[0],
             metadata=None if labels is None else labels[: len(images)].tolist(),

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,7 +28,7 @@ from convvae.captured import Step, make_step
 from convvae.checkpoint import Facts, RunFolder, load_facts, next_run_folder, save_model
 from convvae.config import ModelConfig, TrainConfig
 from convvae.data.pixels import binarize, binarize_once
-from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
+from convvae.errors import ConfigError, DataChangedError, NonFiniteLossError, StoppedError
 from convvae.evaluate import generate, mean_terms, reconstruct
 from convvae.files import write_text
 from convvae.gallery import Gallery
@@ -71,8 +72,8 @@ def train(
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    images, test = load_images(config, "train").images, load_images(config, "test")
-    validation = test.images
+    trained_on, held_out = load_images(config, "train"), load_images(config, "test")
+    images, validation = trained_on.images, held_out.images
     plan = Plan(config, len(images))
     channels, height, width = images.shape[1:]
     model = config.model((height, width), channels)
@@ -82,6 +83,7 @@ def train(
         runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)
     if resume:
         run = RunFolder.open(resume)
+        check_same_images(run, trained_on)
         position = learner.load(run.resume)
         if position.epoch > config.epochs:
             raise ConfigError(f"{resume} has {position.epoch} epochs already; ask for more")
@@ -93,13 +95,22 @@ def train(
         learner.save(run.resume, position)
     redrawn = config.binarize == "dynamic"
     step = make_step(learner, (images.clone() if redrawn else images).to(device))
-    write_config(run, config, learner.vae.config, device, step.engine, position)
+    write_config(run, config, learner.vae.config, trained_on, device, step.engine, position)
     announce(console, config, learner.vae, device)
     say(console, doctor.of_images(validation, config.likelihood))
 
     with closing(watch), stop_flag() as stop:
         watch.start(
-            Run(run, config, learner.weights, position, plan.total_images, validation, stop)
+            Run(
+                run,
+                config,
+                learner.weights,
+                position,
+                plan.total_images,
+                validation,
+                stop,
+                held_out.labels,
+            )
         )
         while position.epoch < config.epochs:
             if redrawn:
@@ -117,7 +128,7 @@ def train(
         say(console, doctor.of_run(config, run.read_metrics()))
         say(console, doctor.of_model(learner.weights, validation))
         if config.report:
-            write_report(run, learner.weights, test, config.seed)
+            write_report(run, learner.weights, held_out, config.seed)
         watch.finish()
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
@@ -134,6 +145,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
         "device": device.type,
         "precision": runtime.pick_precision(config.precision, device),
         "compile": "off" if config.compile == "auto" else config.compile,
+        "data": data.canonical(config.data),
     }
     return config.model_copy(update=settled), device
 
@@ -298,6 +310,9 @@ def finish_epoch(
     facts = Facts(
         model=vae.config,
         data=config.data,
+        crop=config.crop,
+        split=config.split,
+        skip_bad=config.skip_bad,
         recipe=config.recipe,
         binarize=config.binarize,
         binarize_seed=config.binarize_seed,
@@ -347,30 +362,54 @@ def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, validation: Tensor, 
 
 
 def write_report(run: RunFolder, vae: VAE, test: data.ImageSet, seed: int) -> None:
-    """Write the page about a finished run, drawn and measured on its first test images."""
-    count = min(report.IMAGES, len(test))
-    labels = None if test.labels is None else test.labels[:count]
-    rows = run.read_metrics()
-    gallery = Gallery(vae, test.images[:count], labels, rows=rows, walked=report.WALKED, seed=seed)
-    which = f"the first {count:,} of {len(test):,} test images of {test.name}"
-    subject = report.Subject(run.path.name, load_facts(run.path), which, run)
-    report.write(run.report, subject, gallery)
+    """Write the page about a finished run, drawn and measured on some of its test images."""
+    some = test.some(report.IMAGES, seed)
+    gallery = Gallery(
+        vae, some.images, some.labels, rows=run.read_metrics(), walked=report.WALKED, seed=seed
+    )
+    which = f"{len(some):,} of {len(test):,} test images of {test.name}, drawn by seed {seed}"
+    report.write(run.report, report.Subject(run.path.name, load_facts(run.path), which, run), gallery)
 
 
 def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
-    """The run's images of a split, resized: uint8 [N, C, H, W].
+    """The run's images of a split, of its size and channels.
 
     `limit` cuts the training images only. Test images are binarised once if the run binarises at
     all, training images if it does so once.
     """
+    prepare = data.Preparation(
+        image_size=config.image_size,
+        channels=config.channels,
+        crop=config.crop,
+        split=config.split,
+        skip_bad=config.skip_bad,
+    )
     limit = config.limit if split == "train" else None
-    source = data.load(config.data, split, data_dir=config.data_dir, limit=limit)
-    images = source.images
-    if config.image_size is not None:
-        images = data.resize(images, config.image_size)
+    found = data.load(config.data, split, data_dir=config.data_dir, limit=limit, prepare=prepare)
     if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
-        images = binarize_once(images, split, config.binarize_seed)
-    return replace(source, images=images)
+        return replace(found, images=binarize_once(found.images, split, config.binarize_seed))
+    return found
+
+
+def known_by(images: data.ImageSet) -> dict[str, Any]:
+    """What tells training images from others, for `config.json`."""
+    return {"count": len(images), "fingerprint": data.fingerprint(images)}
+
+
+def check_same_images(run: RunFolder, images: data.ImageSet) -> None:
+    """Refuse to continue a run on other images.
+
+    Raises:
+        DataChangedError: they are others than those of its start.
+    """
+    # Runs from before this was recorded cannot be compared.
+    now = known_by(images)
+    before = run.read_config().get("images", now)
+    if before != now:
+        raise DataChangedError(
+            f"the images are not those that {run.path} was begun with: {before['count']:,} then, "
+            f"{now['count']:,} now, or with other content; restore them, or start a new run"
+        )
 
 
 def mean_pixel(images: Tensor) -> Tensor:
@@ -383,6 +422,7 @@ def write_config(
     run: RunFolder,
     config: TrainConfig,
     model: ModelConfig,
+    images: data.ImageSet,
     device: torch.device,
     engine: str,
     position: Position,
@@ -401,6 +441,7 @@ def write_config(
     content = {
         "settings": config.model_dump(mode="json"),
         "model": model.model_dump(mode="json"),
+        "images": known_by(images),
         "ran_on": [*before, ran_on],
     }
     write_text(run.config, json.dumps(content, indent=2) + "\n")
@@ -447,4 +488,5 @@ def stop_flag() -> Iterator[threading.Event]:
 
 
 def _default_folder(config: TrainConfig) -> Path:
-    return next_run_folder(f"{config.data}-{config.recipe}" if config.recipe else config.data)
+    name = data.short_name(config.data)
+    return next_run_folder(f"{name}-{config.recipe}" if config.recipe else name)

@@ -37,7 +37,7 @@ def fails(finished_run, tmp_path, capsys):
 
 
 def test_labelled_images_against_normal_ones(run, tmp_path):
-    words = ("--limit", "80", "--abnormal", "3", "8", "--normal-split", "train")
+    words = ("--limit", "80", "--abnormal", "3", "8", "--normal-part", "train")
     printed, report, rows = run("digits", *words, "--false-alarms", "0.1")
     assert len(rows) == report["images"] == 80
     labels = data.load("digits", "test", limit=80).labels.tolist()
@@ -96,7 +96,7 @@ def test_one_kind_alone_has_no_auroc(run, monkeypatch):
         return ImageSet(found.images[chosen], labels, name, split, classes=classes)
 
     monkeypatch.setattr(data, "load", eights)
-    words = ("--abnormal", "8", "--normal-split", "train")
+    words = ("--abnormal", "8", "--normal-part", "train")
     printed, report, _ = run(*words)
     assert report["scores"]["bound"]["detection"] is None
     assert report["scores"]["bound"]["threshold"] is not None

@@ -18,6 +18,7 @@ from benchmarks import (
     engine,
     environments,
     explorer,
+    ingest,
     machine,
     memory,
     parallel,
@@ -542,3 +543,35 @@ def test_the_explorers_result_is_a_table_and_its_command_repeats_it():
     for row in explorer.rows(result):
         assert len(row) == len(explorer.HEADER)
         assert row[1:] == ["2.0", "4.0", "4.0", "3"]
+def test_the_rows_of_reading_images():
+    result = {
+        "images_per_second": {
+            "plain_loop": [100.0, 200.0, 150.0],
+            "data_loader": [50.0, 100.0, 75.0],
+            "convvae": [200.0, 400.0, 450.0],
+        },
+        "second_start_seconds": [1.0, 2.0, 3.0],
+        "second_start_process_seconds": [4.0, 5.0, 6.0],
+        "training": {"cache": [9.0, 10.0], "memory": [10.0, 10.0]},
+        "memory": [{"images": 10, "gib": 0.5, "own_mib": 600.2, "mapped_mib": 1000.0}],
+    }
+    rows = dict(ingest.rows(result))
+    assert rows["convvae ÷ Pillow loop"] == "2.00 (2.00–3.00)"
+    assert rows["convvae ÷ DataLoader"] == "4.00 (4.00–6.00)"
+    assert rows["second start: both parts ready, s"] == "2.00 (1.00–3.00)"
+    assert rows["cache ÷ memory"] == "0.95 (0.90–1.00)"
+    assert rows["reading and training, 10 images of 0.5 GiB"] == (
+        "own memory at most 600 MiB, mapped files 1,000 MiB"
+    )
+
+
+@pytest.mark.parametrize("work", ["plain_loop", "data_loader", "convvae_load"])
+def test_every_reader_reads_every_image(work, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVVAE_CACHE", str(tmp_path / "cache"))
+    ingest.make_folder(tmp_path / "small", 12)
+    assert ingest.WORKERS[work](tmp_path / "small")["seconds"] > 0
+
+
+def test_the_memory_of_a_command_is_watched(tmp_path):
+    command = [sys.executable, "-c", "import time; x = b'1' * 300_000_000; time.sleep(0.5)"]
+    assert 280 < ingest.watch(command, tmp_path)["own_mib"] < 900

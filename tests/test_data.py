@@ -178,10 +178,10 @@ def test_an_unknown_name_lists_the_known_and_a_close_one():
     with pytest.raises(UnknownDataError) as caught:
         load("FashionMNIST")
     assert str(caught.value) == (
-        "unknown data set 'FashionMNIST' (did you mean fashion-mnist?); "
-        "known are digits, mnist, fashion-mnist, kmnist"
+        "no data set and no file or folder 'FashionMNIST' (did you mean fashion-mnist?); known are "
+        "digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, paths, and hf:OWNER/NAME"
     )
-    with pytest.raises(UnknownDataError, match="'zzz'; known are digits"):
+    with pytest.raises(UnknownDataError, match="folder 'zzz'; known are digits"):
         load("zzz")
 
 
@@ -639,7 +639,7 @@ def test_importing_loads_nothing_that_only_some_sources_need():
 
 
 def test_the_table_is_whole():
-    assert NAMES == ("digits", "mnist", "fashion-mnist", "kmnist")
+    assert NAMES == ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn")
     files = [file for known in PUBLISHED.values() for file in (*known.train, *known.test)]
     assert len({file.digest for file in files}) == 12
     for file in files:

@@ -116,7 +116,7 @@ def test_the_command_writes_what_the_library_computes(finished_run, tmp_path, ca
     assert list(found["labels"]) == source.labels.tolist()
     assert main(words) == 0
     assert path.read_bytes() == first
-    assert main([*words, "--split", "train"]) == 0
+    assert main([*words, "--part", "train"]) == 0
     assert path.read_bytes() != first
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from convvae.config import DeviceName, Frozen, UserPath
 from convvae.errors import ModelMismatchError
@@ -14,8 +14,10 @@ from convvae.errors import ModelMismatchError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from convvae.checkpoint import Facts
-    from convvae.data import ImageSet
+    from convvae.data import ImageSet, Split
     from convvae.model import VAE
     from convvae.samplers import SamplerName
 
@@ -35,17 +37,71 @@ class ModelOptions(Frozen):
     """Where to compute (--cpu is short for --device cpu)."""
 
 
-class LookOptions(ModelOptions):
-    """A model and the test images to look at it with."""
+class DataOptions(ModelOptions):
+    """Which model, and which images; the images become what the model takes."""
 
     data: Positional[str | None] = None
-    """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
+    """A name, a path or hf:OWNER/NAME, as in training; else the images of the training."""
     data_dir: UserPath | None = None
-    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
+    """Folder with the files of a published data set (else $CONVVAE_DATA, else downloaded)."""
+    crop: bool | None = None
+    """Cut images to the model's aspect at the centre, or pad them (else as in training)."""
+    split: str | None = None
+    """How one's own are divided: auto, folders, a share held out, none (else as in training)."""
+    skip_bad: FlagCreatePairsOff[bool] = False
+    """Leave out files that cannot be read."""
+
+
+class LookOptions(DataOptions):
+    """A model and the test images to look at it with."""
+
     limit: int = Field(default=10_000, ge=1)
-    """Take at most so many test images."""
+    """Take at most so many test images, drawn by the seed."""
     seed: int = Field(default=0, ge=0)
     """Seed of samples, draws of z and projections."""
+
+
+def open_images(
+    options: DataOptions, facts: Facts, split: Split, limit: int | None = None
+) -> ImageSet:
+    """The images of a command, of the model's size and channels.
+
+    Images of one's own that were not those of the training are not divided unless asked for: all of
+    them are test images.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    word = facts.data if options.data is None else data.canonical(options.data)
+    same = word == facts.data
+    prepare = data.Preparation(
+        image_size=facts.model.image_size,
+        channels=facts.model.channels,
+        crop=facts.crop if options.crop is None else options.crop,
+        split=options.split or (facts.split if same else data.undivided(word)),
+        skip_bad=options.skip_bad or (same and facts.skip_bad),
+    )
+    return data.load(word, split, data_dir=options.data_dir, limit=limit, prepare=prepare)
+
+
+def training_images(facts: Facts, split: Split, data_dir: Path | None) -> ImageSet:
+    """The images that a model was trained on, or those held out of them, as it saw them.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    prepare = data.Preparation(
+        image_size=facts.model.image_size,
+        channels=facts.model.channels,
+        crop=facts.crop,
+        split=facts.split,
+        skip_bad=facts.skip_bad,
+    )
+    return data.load(facts.data, split, data_dir=data_dir, prepare=prepare)
 
 
 def open_model(options: ModelOptions) -> tuple[VAE, Facts]:
@@ -70,21 +126,21 @@ def open_model(options: ModelOptions) -> tuple[VAE, Facts]:
 
 
 def load_test_images(options: LookOptions, facts: Facts) -> ImageSet:
-    """The first test images as the model takes them; binarised where it was trained on such.
+    """Test images as the model takes them; binarised where it was trained on such.
 
     Raises:
         ConvvaeError: they cannot be had, or do not fit the model.
     """
-    from convvae import data
+    some = open_images(options, facts, "test").some(options.limit, options.seed)
+    return replace(some, images=as_trained(some.images, facts, "test"))
+
+
+def as_trained(images: Tensor, facts: Facts, split: Split) -> Tensor:
+    """Images uint8 [N, C, H, W]; in black and white if the model was trained on such."""
     from convvae.data.pixels import binarize_once
 
-    source = data.load(options.data or facts.data, "test", data_dir=options.data_dir)
-    labels = None if source.labels is None else source.labels[: options.limit]
-    some = replace(source, images=source.images[: options.limit], labels=labels)
-    images = data.fit(some, facts.model.image_size, facts.model.channels)
-    if facts.binarize != "none":
-        images = binarize_once(images, "test", facts.binarize_seed)
-    return replace(some, images=images)
+    once = facts.binarize != "none"
+    return binarize_once(images, split, facts.binarize_seed) if once else images
 
 
 def fit_prior(
@@ -96,11 +152,7 @@ def fit_prior(
         MissingExtraError: a flow is asked for and its library is not installed.
         ConvvaeError: the training images cannot be loaded, each with its own class.
     """
-    from convvae import data, samplers
-    from convvae.data.pixels import binarize_once
+    from convvae import samplers
 
-    source = data.load(facts.data, "train", data_dir=data_dir)
-    images = data.fit(source, facts.model.image_size, facts.model.channels)
-    if facts.binarize != "none":
-        images = binarize_once(images, "train", facts.binarize_seed)
+    images = as_trained(training_images(facts, "train", data_dir).images, facts, "train")
     vae.prior = samplers.fit_sampler(sampler, vae, images, seed=seed).to(vae.device)

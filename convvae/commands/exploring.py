@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from tyro.conf import Positional
 
-from convvae.commands.common import ModelOptions, open_model
+from convvae.commands.common import DataOptions, as_trained, open_images, open_model
 from convvae.config import UserPath
 from convvae.errors import MissingExtraError, OutputError
 from convvae.flags import parse
@@ -18,17 +16,15 @@ if TYPE_CHECKING:
     from convvae.explorer import Scene
 
 
-class ExploreOptions(ModelOptions):
+class ExploreOptions(DataOptions):
     """Walk through the latent space of a model in the browser, live or in one HTML file."""
 
-    data: Positional[str | None] = None
-    """Images of the map: digits, mnist, fashion-mnist or kmnist; else those of the training."""
-    data_dir: UserPath | None = None
-    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
-    split: Literal["train", "test"] = "test"
-    """Which images of the data set."""
+    part: Literal["train", "test"] = "test"
+    """Show the training or the test images."""
     limit: int = Field(default=10_000, ge=1, le=100_000)
-    """Show at most the first so many images."""
+    """Show at most so many images, drawn by the seed."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of that draw."""
     port: int = Field(default=0, ge=0, le=65_535)
     """Port of this machine to serve on; 0 takes any that is free."""
     browser: bool = True
@@ -75,16 +71,10 @@ def _serve(options: ExploreOptions) -> None:
 def _scene(options: ExploreOptions) -> Scene:
     """The model and its images, as far as the flags say."""
     vae, facts = open_model(options)
-    from convvae import data
-    from convvae.data.pixels import binarize_once
     from convvae.explorer import Scene
 
-    name = options.data or facts.data
-    source = data.load(name, options.split, data_dir=options.data_dir)
-    labels = None if source.labels is None else source.labels[: options.limit]
-    source = replace(source, images=source.images[: options.limit], labels=labels)
-    images = data.fit(source, facts.model.image_size, facts.model.channels)
-    if facts.binarize != "none":
-        images = binarize_once(images, options.split, facts.binarize_seed)
-    print(f"encoding {len(images):,} {options.split} images of {name} ...", flush=True)
-    return Scene(vae, images, labels, f"{options.model} on {name} ({options.split})")
+    source = open_images(options, facts, options.part).some(options.limit, options.seed)
+    images = as_trained(source.images, facts, options.part)
+    print(f"encoding {len(images):,} {options.part} images of {source.name} ...", flush=True)
+    title = f"{options.model} on {source.name} ({options.part})"
+    return Scene(vae, images, source.labels, title)

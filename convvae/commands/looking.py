@@ -63,7 +63,7 @@ class ReportOptions(LookOptions):
     """Write one HTML page about a model: what it is, its numbers with units, its figures."""
 
     limit: int = Field(default=1000, ge=1)
-    """Take at most so many test images."""
+    """Take at most so many test images, drawn by the seed."""
     out: UserPath | None = None
     """HTML file (else report.html in the run folder, or MODEL-report.html)."""
 
@@ -92,6 +92,6 @@ def report(args: list[str]) -> None:
         walked=page.WALKED,
         seed=options.seed,
     )
-    which = f"the first {len(data):,} test images of {data.name}"
+    which = f"{len(data):,} test images of {data.name}, drawn by seed {options.seed}"
     page.write(path, page.Subject(name, facts, which, run), gallery)
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, arg
 
-from convvae.commands.common import ModelOptions, fit_prior, open_model
+from convvae.commands.common import DataOptions, fit_prior, open_images, open_model
 from convvae.config import UserPath
 from convvae.errors import ConfigError
 from convvae.flags import parse
@@ -25,13 +24,9 @@ if TYPE_CHECKING:
     from convvae.scorecard import Section
 
 
-class EvaluateOptions(ModelOptions):
+class EvaluateOptions(DataOptions):
     """Measure a model on test images: bounds, their parts and errors, latents, reconstructions."""
 
-    data: Positional[str | None] = None
-    """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
-    data_dir: UserPath | None = None
-    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
     limit: int | None = Field(default=None, ge=1)
     """Evaluate on so many of the images, drawn by the seed."""
     samples: int = Field(default=0, ge=0, le=1_000_000)
@@ -58,14 +53,17 @@ def evaluate(args: list[str]) -> None:
     """Measure a model on test images: bounds, latents, reconstructions, labels, samples."""
     options = parse(EvaluateOptions, args, "convvae evaluate")
     vae, facts = open_model(options)
-    from convvae import data, scorecard
+    from convvae import scorecard
     from convvae.data.pixels import binarize_once
 
-    name = options.data or facts.data
-    source = data.load(name, "test", data_dir=options.data_dir)
+    source = open_images(options, facts, "test")
     if options.limit is not None:
-        source = _limited(source, options.limit, options.seed)
-    grey = data.fit(source, facts.model.image_size, facts.model.channels)
+        if options.limit > len(source):
+            raise ConfigError(
+                f"--limit is {options.limit}, but there are {len(source)} images; ask for fewer"
+            )
+        source = source.some(options.limit, options.seed)
+    grey = source.images
     seed = facts.binarize_seed if options.binarize_seed is None else options.binarize_seed
     as_trained = options.binarize == "auto" and facts.binarize != "none"
     drawn = as_trained or options.binarize == "once"
@@ -78,7 +76,7 @@ def evaluate(args: list[str]) -> None:
         fit_prior(vae, facts, options.sampler, options.data_dir, options.seed)
     protocol = {
         "model": options.model,
-        "data": f"{name} (test)",
+        "data": f"{source.name} (test)",
         "images": len(images),
         "binarize_seed": seed if drawn else None,
         "prior": facts.model.prior if options.sampler == "prior" else f"fitted {options.sampler}",
@@ -88,7 +86,7 @@ def evaluate(args: list[str]) -> None:
     }
     sections: list[scorecard.Section] = []
     if options.probe or options.quality:
-        train = data.load(name, "train", data_dir=options.data_dir)
+        train = open_images(options, facts, "train")
         if options.probe:
             sections.append(_probe(vae, train, images, source.labels, options, shown))
         if options.quality:
@@ -105,13 +103,12 @@ def _probe(
     shown: Callable[[Tensor, str], Tensor],
 ) -> Section:
     """How well classifiers tell the labels from the latents."""
-    from convvae.data import fit
     from convvae.evaluate import latents
     from convvae.probes import MAX_TRAIN, probe
     from convvae.scorecard import Section
 
-    some = _some(train, MAX_TRAIN, options.seed)
-    learnt = shown(fit(some, vae.config.image_size, vae.config.channels), "train")
+    some = train.some(MAX_TRAIN, options.seed)
+    learnt = shown(some.images, "train")
 
     def measure(progress: Callable[[int], None]) -> Probes | Undefined:
         train_mu, _ = latents(vae, learnt)
@@ -123,13 +120,12 @@ def _probe(
 
 def _quality(vae: VAE, train: ImageSet, real: Tensor, options: EvaluateOptions) -> Section:
     """How near the model's samples are to images; of a binarised set, to their grey values."""
-    from convvae.data import fit
     from convvae.samplequality import feature_space, sample_quality
     from convvae.scorecard import Section
 
     space = feature_space(options.features, vae.config.channels, vae.device)
-    some = _some(train, options.quality, options.seed)
-    others = fit(some, vae.config.image_size, vae.config.channels)
+    some = train.some(options.quality, options.seed)
+    others = some.images
 
     def measure(progress: Callable[[int], None]) -> SampleQuality:
         return sample_quality(
@@ -137,26 +133,3 @@ def _quality(vae: VAE, train: ImageSet, real: Tensor, options: EvaluateOptions) 
         )
 
     return Section("sample_quality", len(real) + len(others) + options.quality, measure)
-
-
-def _limited(images: ImageSet, limit: int, seed: int) -> ImageSet:
-    """So many images, chosen at random: the first ones may be of one kind.
-
-    Raises:
-        ConfigError: there are not as many.
-    """
-    if limit > len(images):
-        raise ConfigError(f"--limit is {limit}, but there are {len(images)} images; ask for fewer")
-    return _some(images, limit, seed)
-
-
-def _some(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """At most so many images of a set, chosen at random by the seed."""
-    import torch
-
-    from convvae.runtime import generator
-
-    order = torch.randperm(len(images), generator=generator(seed, "some images"))
-    chosen = order[:count].sort().values
-    labels = None if images.labels is None else images.labels[chosen]
-    return replace(images, images=images.images[chosen], labels=labels)

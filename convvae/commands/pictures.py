@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from tyro.conf import FlagCreatePairsOff, Positional
+from tyro.conf import FlagCreatePairsOff
 
-from convvae.commands.common import ModelOptions, fit_prior, open_model
+from convvae.commands.common import DataOptions, ModelOptions, fit_prior, open_images, open_model
 from convvae.config import UserPath
 from convvae.flags import parse
 
@@ -31,15 +30,11 @@ class GenerateOptions(ModelOptions):
     """Seed of the draws, and of the fit."""
 
 
-class ReconstructOptions(ModelOptions):
+class ReconstructOptions(DataOptions):
     """Write a grid of images, each with its reconstruction at its right."""
 
-    data: Positional[str | None] = None
-    """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
     rec_testdata: FlagCreatePairsOff[bool] = False
     """Take test images instead of training images."""
-    data_dir: UserPath | None = None
-    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
     outdir: UserPath = Path("reconstructions")
     """Folder for reconstructions-train.png or reconstructions-test.png."""
     count: int = Field(default=64, ge=1, le=100_000)
@@ -52,12 +47,11 @@ def reconstruct(args: list[str]) -> None:
     """Write images beside their reconstructions."""
     options = parse(ReconstructOptions, args, "convvae reconstruct")
     vae, facts = open_model(options)
-    from convvae import data, evaluate, sheets
+    from convvae import evaluate, sheets
 
     split = "test" if options.rec_testdata else "train"
-    source = data.load(options.data or facts.data, split, data_dir=options.data_dir)
-    some = replace(source, images=source.images[: options.count], labels=None)
-    images = data.fit(some, facts.model.image_size, facts.model.channels)
+    source = open_images(options, facts, split)
+    images = source.images[: options.count]
     sheet = sheets.paired_grid(images, evaluate.reconstruct(vae, images), options.rows)
     path = options.outdir / f"reconstructions-{split}.png"
     sheets.save_png(path, sheet)

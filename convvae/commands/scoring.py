@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from tyro.conf import Positional
 
-from convvae.commands.common import ModelOptions, open_model
+from convvae.commands.common import DataOptions, open_images, open_model
 from convvae.config import UserPath
 from convvae.flags import parse
 
@@ -17,15 +16,11 @@ if TYPE_CHECKING:
     from convvae.data import ImageSet
 
 
-class ImagesOptions(ModelOptions):
+class ImagesOptions(DataOptions):
     """Which images, for which model."""
 
-    data: Positional[str | None] = None
-    """Images: digits, mnist, fashion-mnist or kmnist; else those of the training."""
-    split: Literal["train", "test"] = "test"
-    """Take training or test images."""
-    data_dir: UserPath | None = None
-    """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
+    part: Literal["train", "test"] = "test"
+    """Take the training or the test images."""
     limit: int | None = Field(default=None, ge=1)
     """Take the first so many images."""
     seed: int = Field(default=0, ge=0)
@@ -37,10 +32,7 @@ class ImagesOptions(ModelOptions):
         Raises:
             ConvvaeError: there are none, each reason with its own class.
         """
-        from convvae import data
-
-        name = self.data or facts.data
-        return data.load(name, self.split, data_dir=self.data_dir, limit=self.limit)
+        return open_images(self, facts, self.part, self.limit)
 
 
 class EncodeOptions(ImagesOptions):
@@ -55,7 +47,7 @@ class AnomaliesOptions(ImagesOptions):
 
     normal: str | None = None
     """Normal images that the model did not train on (else the training set's test images)."""
-    normal_split: Literal["train", "test"] = "test"
+    normal_part: Literal["train", "test"] = "test"
     """Take the normal images from the training or the test images of that set."""
     normal_limit: int | None = Field(default=None, ge=1)
     """Take the first so many of the normal images."""
@@ -104,12 +96,13 @@ def anomalies(args: list[str]) -> None:
     """Score images by how unlike the normal ones they are, and flag the worst."""
     options = parse(AnomaliesOptions, args, "convvae anomalies")
     vae, facts = open_model(options)
-    from convvae import alarms, data
+    from convvae import alarms
 
-    source = options.load(facts)
-    normal, name, split = None, options.normal or facts.data, options.normal_split
-    if (name, split) != (source.name, source.split):
-        normal = data.load(name, split, data_dir=options.data_dir, limit=options.normal_limit)
+    source, part = options.load(facts), options.normal_part
+    theirs = options.model_copy(update={"data": options.normal})
+    normal = open_images(theirs, facts, part, options.normal_limit)
+    if (normal.name, normal.split) == (source.name, source.split):
+        normal = None
     protocol = alarms.Protocol(
         model=options.model,
         score=options.score,

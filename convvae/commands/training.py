@@ -38,8 +38,11 @@ def _resumed_config(folder: Path, args: list[str]) -> TrainConfig:
     from convvae.checkpoint import RunFolder
 
     saved = RunFolder.open(folder).read_config()["settings"]
+    from convvae.data import canonical
+
     original = TrainConfig.checked(saved, str(folder / "config.json"))
     config = parse(TrainConfig, args, "convvae train", dict(original))
+    config = config.model_copy(update={"data": canonical(config.data)})
     for name in TrainConfig.model_fields:
         was, now = getattr(original, name), getattr(config, name)
         fixed = name not in RESUMABLE or (name == "epochs" and config.schedule != "constant")

@@ -1,12 +1,56 @@
-"""Where images come from: four named data sets, each as uint8 `[N, C, H, W]` with its labels.
+"""Where images come from: named data sets and a user's own, each as uint8 `[N, C, H, W]`.
 
 `load` finds the files of a published data set in a folder of yours, in the download cache, or on
-its mirrors, and checks every one of them; `resize` brings images to the size of a model; `read_idx`
+its mirrors, and checks every one of them; a folder, archive, array or table of yours is decoded
+once into a cache that is memory-mapped. `resize` brings images to the size of a model; `read_idx`
 reads the file format of MNIST.
+
+The names below are imported when they are first used: processes that decode images need no torch.
 """
 
-from convvae.data.idx import read_idx
-from convvae.data.images import ImageSet, Split, fit, resize
-from convvae.data.sources import NAMES, load
+from __future__ import annotations
 
-__all__ = ["NAMES", "ImageSet", "Split", "fit", "load", "read_idx", "resize"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convvae.data.idx import read_idx
+    from convvae.data.images import ImageSet, Split, fingerprint, fit, resize
+    from convvae.data.own import Preparation
+    from convvae.data.sources import NAMES, canonical, load, short_name, undivided
+
+__all__ = [
+    "NAMES",
+    "ImageSet",
+    "Preparation",
+    "Split",
+    "canonical",
+    "fingerprint",
+    "fit",
+    "load",
+    "read_idx",
+    "resize",
+    "short_name",
+    "undivided",
+]
+
+_HOMES = {
+    "NAMES": "sources",
+    "ImageSet": "images",
+    "Preparation": "own",
+    "Split": "images",
+    "canonical": "sources",
+    "fingerprint": "images",
+    "fit": "images",
+    "load": "sources",
+    "read_idx": "idx",
+    "resize": "images",
+    "short_name": "sources",
+    "undivided": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

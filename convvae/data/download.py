@@ -39,7 +39,7 @@ def download(file: PublishedFile, mirrors: tuple[str, ...], folder: Path) -> Pat
     the `.gz` as it came. It appears under its name only when it is whole and verified.
 
     Args:
-        file: What to fetch; the mirrors hold it as `.gz`.
+        file: What to fetch.
         mirrors: Addresses ending in a slash, tried in turn.
         folder: Made if it does not exist.
 
@@ -100,10 +100,11 @@ def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
     """The file as the first mirror with the published content sends it."""
     from requests import RequestException
 
+    published = f"{file.name}.gz" if file.packed else file.name
     reasons: list[str] = []
     wrong_content = False
     for mirror in mirrors:
-        url = f"{mirror}{file.name}.gz"
+        url = f"{mirror}{published}"
         try:
             data = _get(url)
             difference = file.difference(data, decompress(data, url))
@@ -118,7 +119,7 @@ def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
             wrong_content = True
             reasons.append(f"{mirror}: wrong content, {difference}")
     raise (ChecksumError if wrong_content else DownloadError)(
-        f"{file.dataset}'s {file.name}.gz could not be downloaded ({'; '.join(reasons)}); put the "
+        f"{file.dataset}'s {published} could not be downloaded ({'; '.join(reasons)}); put the "
         "files in a folder and name it with --data-dir or CONVVAE_DATA"
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import torch
 import torch.nn.functional as F
 
+from convvae.data.geometry import Size, centre, inside
 from convvae.errors import ConfigError, CorruptDataError, ImageSizeError
+from convvae.runtime import generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +36,7 @@ class ImageSet:
         names: What each image is called, such as its path in its folder; None where a source
             numbers its images.
         classes: What each label is called; None where a source does not say.
+        fingerprint: Changes whenever the images do; None where they must be looked at.
 
     Raises:
         CorruptDataError: There are not as many labels or names as images.
@@ -43,6 +48,7 @@ class ImageSet:
     split: Split
     names: Sequence[str] | None = None
     classes: tuple[str, ...] | None = None
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         for what, values in (("labels", self.labels), ("names", self.names)):
@@ -54,6 +60,33 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, rows: Tensor) -> ImageSet:
+        """Some of the images, with what belongs to them.
+
+        Args:
+            rows: Their places, int64 `[n]`.
+        """
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            names=None if self.names is None else [self.names[row] for row in rows.tolist()],
+            fingerprint=None,
+        )
+
+    def some(self, count: int, seed: int) -> ImageSet:
+        """At most so many of the images, drawn at random and in their order: the first ones may
+        all be of one kind.
+
+        Args:
+            count: How many.
+            seed: Of the draw.
+        """
+        if count >= len(self):
+            return self
+        order = torch.randperm(len(self), generator=generator(seed, "some images"))
+        return self.take(order[:count].sort().values)
 
     @property
     def channels(self) -> int:
@@ -71,7 +104,7 @@ class ImageSet:
         return self.images.shape[3]
 
 
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(images: Tensor, size: Size, *, crop: bool = False) -> Tensor:
     """Scale images to the largest size that fits `size` with their aspect, centred on black.
 
     Bilinear, antialiased where it shrinks, in integers as Pillow computes it: within 1 of 255 of
@@ -81,6 +114,7 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         images: uint8 `[N, C, H, W]`.
         size: Height h and width w.
+        crop: Cut the images to the aspect of `size` at the centre instead, and fill it.
 
     Returns:
         uint8 `[N, C, h, w]`; `images` itself when it already has that size.
@@ -97,7 +131,12 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     count, channels, old_height, old_width = images.shape
     if (old_height, old_width) == (height, width):
         return images
-    inner = _fit((old_height, old_width), size)
+    inner = size
+    if crop:
+        top, left, old_height, old_width = centre((old_height, old_width), size)
+        images = images[:, :, top : top + old_height, left : left + old_width]
+    else:
+        inner = inside((old_height, old_width), size)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     out = images.new_zeros(count, channels, height, width)
     target = out[:, :, top : top + inner[0], left : left + inner[1]]
@@ -105,6 +144,44 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     for part, slot in zip(images.split(chunk), target.split(chunk), strict=True):
         slot.copy_(F.interpolate(part, inner, mode="bilinear", antialias=True))
     return out
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Grey images as RGB, or RGB as grey (the luma of ITU-R 601, as `decode` has it).
+
+    Args:
+        images: uint8 `[N, C, H, W]`.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 `[N, channels, H, W]`; `images` itself when it already has as many.
+
+    Raises:
+        ConfigError: Other numbers of channels, which need an alpha that the images do not have.
+    """
+    have = images.shape[1]
+    if have == channels:
+        return images
+    if {have, channels} != {1, 3}:
+        raise ConfigError(f"images of {have} channels cannot be given {channels}; choose 1 or 3")
+    if channels == 3:
+        return images.repeat(1, 3, 1, 1)
+    out = images.new_empty(len(images), 1, *images.shape[2:])
+    for part, grey in zip(images.split(1000), out.split(1000), strict=True):
+        red, green, blue = part.to(torch.int32).unbind(1)
+        # Pillow's own integers: sums of 65,536, rounded.
+        grey[:, 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return out
+
+
+def fingerprint(images: ImageSet) -> str:
+    """A digest that changes whenever the images do; their pixels are read if nothing is known."""
+    if images.fingerprint is not None:
+        return images.fingerprint
+    found = hashlib.blake2b(str(tuple(images.images.shape)).encode(), digest_size=16)
+    for part in images.images.split(1000):
+        found.update(part.contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def fit(images: ImageSet, size: tuple[int, int], channels: int) -> Tensor:
@@ -119,16 +196,3 @@ def fit(images: ImageSet, size: tuple[int, int], channels: int) -> Tensor:
             "choose images of the kind that it was trained on"
         )
     return resize(images.images, size)
-
-
-def _fit(old: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The largest size with the aspect of `old` inside `size`, in whole pixels, at least 2x2."""
-    scale = min(size[0] / old[0], size[1] / old[1])
-    height, width = round(old[0] * scale), round(old[1] * scale)
-    # Nothing is left to see in a line, and PyTorch 2.13 gets one that is a pixel wide wrong.
-    if min(height, width) < 2:
-        raise ImageSizeError(
-            f"images of {old[0]}x{old[1]} scaled into {size[0]}x{size[1]} would be less than two "
-            "pixels high or wide; crop them or choose a larger size"
-        )
-    return height, width

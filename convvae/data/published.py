@@ -46,6 +46,7 @@ class PublishedFile:
         shape: What its idx header says.
         digest: `algorithm:hexadecimal`.
         digest_of_gz: Whether `digest` is of the published `.gz`, not of the decompressed content.
+        packed: Whether mirrors hold it as `.gz`.
     """
 
     dataset: str
@@ -53,6 +54,7 @@ class PublishedFile:
     shape: tuple[int, ...]
     digest: str
     digest_of_gz: bool = False
+    packed: bool = True
 
     def difference(self, data: bytes, content: bytes) -> str | None:
         """How a file differs from this one, or None when it is this one.
@@ -78,6 +80,7 @@ class PublishedSet:
         mirrors: Addresses that hold the files as `.gz`, tried in turn; each ends in a slash.
         train: Images and labels of the training split.
         test: Images and labels of the test split.
+        classes: What the labels are called.
     """
 
     name: str
@@ -85,6 +88,7 @@ class PublishedSet:
     mirrors: tuple[str, ...]
     train: tuple[PublishedFile, PublishedFile]
     test: tuple[PublishedFile, PublishedFile]
+    classes: tuple[str, ...]
 
     def files(self, split: Split) -> tuple[PublishedFile, PublishedFile]:
         """The images and the labels of a split."""
@@ -97,6 +101,7 @@ def _published(
     mirrors: tuple[str, ...],
     algorithm: str,
     digests: tuple[str, str, str, str],
+    classes: tuple[str, ...],
     digest_of_gz: bool = False,
 ) -> PublishedSet:
     """A set whose digests come in the order of `_SHAPES`."""
@@ -104,7 +109,9 @@ def _published(
         PublishedFile(name, file, shape, f"{algorithm}:{value}", digest_of_gz)
         for (file, shape), value in zip(_SHAPES.items(), digests, strict=True)
     )
-    return PublishedSet(name, folder, mirrors, (images, labels), (test_images, test_labels))
+    return PublishedSet(
+        name, folder, mirrors, (images, labels), (test_images, test_labels), classes
+    )
 
 
 PUBLISHED: dict[str, PublishedSet] = {
@@ -122,6 +129,7 @@ PUBLISHED: dict[str, PublishedSet] = {
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
+        tuple("0123456789"),
     ),
     "fashion-mnist": _published(
         "fashion-mnist",
@@ -136,6 +144,10 @@ PUBLISHED: dict[str, PublishedSet] = {
             "9018921c3c673c538a1fc5bad174d6f9",
             "8181f5470baa50b63fa0f6fddb340f0a",
             "15d484375f8d13e6eb1aabb0c3f46965",
+        ),
+        (
+            *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+            *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
         ),
     ),
     "kmnist": _published(
@@ -152,6 +164,7 @@ PUBLISHED: dict[str, PublishedSet] = {
             "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
             "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
         ),
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         digest_of_gz=True,
     ),
 }
@@ -197,11 +210,12 @@ def read_published(file: PublishedFile, path: Path) -> np.ndarray:
     if file.digest_of_gz and not is_gzip(data):
         _accept_unverified(file, array, content, path)
     elif difference := file.difference(data, content):
-        raise _not_that_file(file, path, difference)
+        raise not_that_file(file, path, difference)
     return array
 
 
-def _not_that_file(file: PublishedFile, path: Path, difference: str) -> ChecksumError:
+def not_that_file(file: PublishedFile, path: Path, difference: str) -> ChecksumError:
+    """The error for a file that is another than its name says."""
     return ChecksumError(
         f"{path} is not {file.dataset}'s {file.name}: {difference}; "
         "delete it, or name another folder with --data-dir or CONVVAE_DATA"
@@ -216,7 +230,7 @@ def _accept_unverified(file: PublishedFile, array: np.ndarray, content: bytes, p
         CorruptDataError: It has another shape.
     """
     if known := identify(content, content):
-        raise _not_that_file(file, path, f"it is {known}")
+        raise not_that_file(file, path, f"it is {known}")
     if array.shape != file.shape:
         raise CorruptDataError(
             f"{path} has shape {array.shape}, but {file.dataset}'s {file.name} has {file.shape}; "

@@ -1,16 +1,20 @@
-"""From a name to images: the bundled digits, or a published set from a folder, cache or mirror."""
+"""From a word to images: a named data set, or a user's own."""
 
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 
+from convvae.data.colour import COLOUR, ColourSet, Labelled, read_colour
 from convvae.data.download import cache_folder, download
-from convvae.data.images import ImageSet, Split
+from convvae.data.images import ImageSet, Split, resize, with_channels
+from convvae.data.own import Preparation, canonical_path, is_own, load_own
 from convvae.data.published import PUBLISHED, PublishedFile, PublishedSet, read_published
 from convvae.errors import ConfigError, MissingFolderError, UnknownDataError, did_you_mean
 from convvae.files import expand
@@ -18,8 +22,8 @@ from convvae.files import expand
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAMES: tuple[str, ...] = ("digits", *PUBLISHED)
-"""What `load` knows."""
+NAMES: tuple[str, ...] = ("digits", *PUBLISHED, *COLOUR)
+"""Names that `load` knows; they go before files and folders of the same name."""
 
 
 def load(
@@ -28,8 +32,9 @@ def load(
     *,
     data_dir: Path | None = None,
     limit: int | None = None,
+    prepare: Preparation = Preparation(),  # noqa: B008 - frozen
 ) -> ImageSet:
-    """Load one split of a named data set.
+    """Load the training or the test images of a data set, or of images of one's own.
 
     - `digits`: the 1,797 digits of 8x8 pixels that come with scikit-learn (Alpaydin and Kaynak,
       1998), values 0..16 scaled to 0..255. Images 0, 5, 10, ... are the test split (360), the
@@ -37,74 +42,116 @@ def load(
     - `mnist` (LeCun, Cortes and Burges, 1998), `fashion-mnist` (Xiao, Rasul and Vollgraf, 2017,
       arXiv:1708.07747), `kmnist` (Clanuwat et al., 2018, arXiv:1812.01718): 60,000 training and
       10,000 test images of 28x28 pixels.
+    - `cifar10`, `cifar100` (Krizhevsky, 2009, the fine labels) and `svhn` (Netzer et al., 2011, the
+      cropped digits): colour images of 32x32 pixels.
+    - A folder of images, with sub-folders as labels; a zip or tar archive of them; `.npy`, `.npz`
+      or idx arrays; a CSV or Parquet table of paths; `hf:owner/name[:split]`. They are decoded once
+      (see `decode`) into a cache (see `cache`) and divided by `prepare.split` (see `own.divide`).
 
-    The files of the latter are looked for in `data_dir`, or else in the folder that the environment
-    names in CONVVAE_DATA, in these places, plain before `.gz`: `MNIST/raw` (`FashionMNIST`,
-    `KMNIST`: as torchvision lays them out), a folder of the data set's name, `raw`, and the folder
-    itself; then in the download cache (CONVVAE_CACHE, or the user's cache folder); then they are
-    downloaded into it. The first file found is used and checked by its digest; an unpacked KMNIST
-    file, for which no digest is published, by its shape, with a warning.
+    The files of published sets are looked for in `data_dir`, or else in the folder that the
+    environment names in CONVVAE_DATA, in these places, plain before `.gz`: `MNIST/raw`
+    (`FashionMNIST`, `KMNIST`: as torchvision lays them out), a folder of the data set's name,
+    `raw`, and the folder itself; then in the download cache (CONVVAE_CACHE, or the user's cache
+    folder); then they are downloaded into it. The first file found is used and checked by its
+    digest; an unpacked KMNIST file, for which no digest is published, by its shape, with a warning.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `NAMES`, a path, or `hf:` and what the library `datasets` shall open.
         split: "train" or "test".
-        data_dir: A folder that holds the files; not used by `digits`.
+        data_dir: A folder that holds the files of a published set.
         limit: Take the first `limit` images only.
+        prepare: What images become, and how one's own are divided.
 
     Returns:
-        Images uint8 `[N, 1, H, W]` and labels int64 `[N]`.
+        Images uint8 `[N, C, H, W]` and labels int64 `[N]`.
 
     Raises:
         UnknownDataError: `name` is not known, or a file cannot be read.
         ConfigError: `split` is not known, or `limit` is under 1 or over the number of images.
         MissingFolderError: `data_dir` or the folder in CONVVAE_DATA is not a folder.
-        CorruptDataError: A file found is not a whole idx file.
+        CorruptDataError: A file is not whole, or not of the format that its name says.
         ChecksumError: A file found is another one than its name says, or a mirror served one.
         DownloadError: No mirror could be reached.
-        OutputError: The download cache cannot be written.
+        ImageSizeError: Images of several sizes, and `prepare` chooses none.
+        MissingExtraError: An optional library is not installed.
+        OutputError: The cache cannot be written.
     """
     _check_request(name, split, limit)
-    images, labels = _digits(split) if name == "digits" else _read(name, split, data_dir)
-    if limit is not None and limit > len(images):
+    if name not in NAMES:
+        return load_own(name, split, limit, prepare)
+    if prepare.split != "auto":
+        raise ConfigError(f"{name} has test images of its own; leave out --split")
+    found = _read(name, split, data_dir)
+    if limit is not None and limit > len(found.images):
         raise ConfigError(
-            f"limit is {limit}, but {name} ({split}) has {len(images)} images; ask for fewer"
+            f"limit is {limit}, but {name} ({split}) has {len(found.images)} images; ask for fewer"
         )
     # Copied, since the arrays are read-only views of a file's bytes.
-    return ImageSet(
-        torch.tensor(images[:limit]).unsqueeze(1),
-        torch.tensor(labels[:limit], dtype=torch.int64),
-        name,
-        split,
-    )
+    images = torch.tensor(found.images[:limit])
+    labels = torch.tensor(found.labels[:limit], dtype=torch.int64)
+    prepared = ImageSet(images, labels, name, split, classes=found.classes)
+    return replace(prepared, images=_prepared(images, prepare))
+
+
+def canonical(word: str) -> str:
+    """What `load` takes from any folder for what it takes here: paths are made absolute."""
+    return word if word in NAMES else canonical_path(word)
+
+
+def undivided(word: str) -> str:
+    """The rule of division by which every image is a test image: of published sets, their own."""
+    return "auto" if word in NAMES else "none"
+
+
+def short_name(word: str) -> str:
+    """What to call a source in the name of a folder."""
+    return word if word in NAMES else re.sub(r"[^\w.-]+", "-", Path(word).stem).strip("-.") or "run"
+
+
+def _prepared(images: torch.Tensor, prepare: Preparation) -> torch.Tensor:
+    if prepare.channels is not None:
+        images = with_channels(images, prepare.channels)
+    if prepare.image_size is not None:
+        images = resize(images, prepare.image_size, crop=prepare.crop)
+    return images
 
 
 def _check_request(name: str, split: str, limit: int | None) -> None:
-    if name not in NAMES:
+    if name not in NAMES and not is_own(name):
         hint = did_you_mean(name, NAMES)
-        raise UnknownDataError(f"unknown data set {name!r}{hint}; known are {', '.join(NAMES)}")
+        raise UnknownDataError(
+            f"no data set and no file or folder {name!r}{hint}; known are {', '.join(NAMES)}, "
+            "paths, and hf:OWNER/NAME"
+        )
     if split not in get_args(Split):
         raise ConfigError(f"unknown split {split!r}: choose train or test")
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}, but at least 1 image is needed")
 
 
-def _digits(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `[N, 8, 8]` and labels `[N]` of the digits of scikit-learn."""
-    from sklearn.datasets import load_digits
-
-    values, labels = load_digits(return_X_y=True)
-    images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    chosen = (np.arange(len(images)) % 5 == 0) == (split == "test")
-    return images[chosen], labels[chosen]
-
-
-def _read(name: str, split: Split, data_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `[N, H, W]` and labels uint8 `[N]` of a published data set."""
-    published, folder = PUBLISHED[name], _named_folder(data_dir)
+def _read(name: str, split: Split, data_dir: Path | None) -> Labelled:
+    """A split of a named data set."""
+    if name == "digits":
+        return _digits(split)
+    folder = _named_folder(data_dir)
+    if name in COLOUR:
+        colour = COLOUR[name]
+        return read_colour(colour, split, _find(colour, colour.files[split], folder))
+    published = PUBLISHED[name]
     images, labels = (
         read_published(file, _find(published, file, folder)) for file in published.files(split)
     )
-    return images, labels
+    return Labelled(images[:, None], labels, published.classes)
+
+
+def _digits(split: Split) -> Labelled:
+    """The digits of scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    values, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
+    images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    chosen = (np.arange(len(images)) % 5 == 0) == (split == "test")
+    return Labelled(images[chosen], labels[chosen], tuple("0123456789"))
 
 
 def _named_folder(data_dir: Path | None) -> Path | None:
@@ -120,7 +167,7 @@ def _named_folder(data_dir: Path | None) -> Path | None:
     return folder
 
 
-def _find(published: PublishedSet, file: PublishedFile, folder: Path | None) -> Path:
+def _find(published: PublishedSet | ColourSet, file: PublishedFile, folder: Path | None) -> Path:
     """The first place that has the file; downloads it when none has."""
     for place in _places(published, folder):
         for path in (place / file.name, place / f"{file.name}.gz"):
@@ -129,7 +176,7 @@ def _find(published: PublishedSet, file: PublishedFile, folder: Path | None) -> 
     return download(file, published.mirrors, cache_folder() / published.name)
 
 
-def _places(published: PublishedSet, folder: Path | None) -> Iterator[Path]:
+def _places(published: PublishedSet | ColourSet, folder: Path | None) -> Iterator[Path]:
     """Folders that may hold the files, the most specific first: file names are not unique."""
     if folder is not None:
         yield folder / published.folder / "raw"
