@@ -24,7 +24,6 @@ from convvae.files import atomic, make_folder, write_text
 from convvae.model import VAE
 from convvae.progress import counting
 
-
 COLUMNS = 8
 """Images side by side in the picture of the worst."""
 

@@ -6,7 +6,6 @@ that is stopped anywhere and resumed ends with the weights of one left alone, to
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
@@ -16,30 +15,31 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from convvae import data, doctor, figures, report, runtime, sheets
+from convvae import data, doctor, runtime, sheets
 from convvae.callbacks import Callback, Run, Together
 from convvae.captured import Step, make_step
-from convvae.checkpoint import Facts, RunFolder, load_facts, next_run_folder, save_model
-from convvae.config import ModelConfig, TrainConfig
+from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
+from convvae.config import TrainConfig
 from convvae.data.pixels import binarize, binarize_once
-from convvae.errors import ConfigError, DataChangedError, NonFiniteLossError, StoppedError
-from convvae.evaluate import generate, mean_terms, reconstruct
-from convvae.files import write_text
-from convvae.gallery import Gallery
+from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
+from convvae.evaluate import mean_terms
 from convvae.learner import Learner, Position, pace
 from convvae.model import VAE
 from convvae.objectives import Terms, loss, squared_error_and_kl
 from convvae.progress import TrainingDisplay
+from convvae.records import (
+    check_same_images,
+    draw_pictures,
+    joint_picture,
+    write_config,
+    write_report,
+)
 from convvae.tracking import TensorBoard
-
-PREVIEW = 128
-"""Reconstructions in a picture, and as many samples."""
 
 
 def train(
@@ -82,17 +82,9 @@ def train(
     if config.compile == "on":
         runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)
     if resume:
-        run = RunFolder.open(resume)
-        check_same_images(run, trained_on)
-        position = learner.load(run.resume)
-        if position.epoch > config.epochs:
-            raise ConfigError(f"{resume} has {position.epoch} epochs already; ask for more")
-        run.rewind_metrics(position.epoch, position.images)
+        run, position = take_up(learner, trained_on, resume)
     else:
-        run, position = RunFolder.create(out), Position()
-        if config.output_bias == "mean":
-            learner.start_at(mean_pixel(images))
-        learner.save(run.resume, position)
+        run, position = begin(learner, images, out)
     redrawn = config.binarize == "dynamic"
     step = make_step(learner, (images.clone() if redrawn else images).to(device))
     write_config(run, config, learner.vae.config, trained_on, device, step.engine, position)
@@ -100,18 +92,9 @@ def train(
     say(console, doctor.of_images(validation, config.likelihood))
 
     with closing(watch), stop_flag() as stop:
-        watch.start(
-            Run(
-                run,
-                config,
-                learner.weights,
-                position,
-                plan.total_images,
-                validation,
-                stop,
-                held_out.labels,
-            )
-        )
+        total, labels = plan.total_images, held_out.labels
+        facts = Run(run, config, learner.weights, position, total, validation, stop, labels)
+        watch.start(facts)
         while position.epoch < config.epochs:
             if redrawn:
                 draws = runtime.generator(config.seed, "binarize", position.epoch)
@@ -132,6 +115,37 @@ def train(
         watch.finish()
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
+
+
+def begin(learner: Learner, images: Tensor, folder: Path) -> tuple[RunFolder, Position]:
+    """Make a run folder, and save the start in it.
+
+    Raises:
+        RunExistsError: the folder already holds a run.
+        OutputError: the folder cannot be made.
+    """
+    run, position = RunFolder.create(folder), Position()
+    if learner.config.output_bias == "mean":
+        learner.start_at(mean_pixel(images))
+    learner.save(run.resume, position)
+    return run, position
+
+
+def take_up(learner: Learner, images: data.ImageSet, folder: Path) -> tuple[RunFolder, Position]:
+    """Load the state of a run that was stopped, and drop what it recorded since.
+
+    Raises:
+        ModelFileError: the folder holds no run that can be continued.
+        DataChangedError: the images are others than those of its start.
+        ConfigError: it has more epochs than are asked for.
+    """
+    run = RunFolder.open(folder)
+    check_same_images(run, images)
+    position = learner.load(run.resume)
+    if position.epoch > learner.config.epochs:
+        raise ConfigError(f"{folder} has {position.epoch} epochs already; ask for more")
+    run.rewind_metrics(position.epoch, position.images)
+    return run, position
 
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
@@ -344,33 +358,6 @@ def numbers(prefix: str, terms: Terms, config: TrainConfig, vae: VAE) -> dict[st
     }
 
 
-def joint_picture(vae: VAE, images: Tensor, seed: int) -> Tensor:
-    """Reconstructions of the first images, a blank row, samples: uint8 [C, height, width]."""
-    return sheets.joint_grid(reconstruct(vae, images[:PREVIEW]), generate(vae, PREVIEW, seed=seed))
-
-
-def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, validation: Tensor, seed: int) -> None:
-    """Draw the pictures of a finished run: reconstructions, samples, both, and the loss curve."""
-    for split, source in (("train", images), ("test", validation)):
-        some = source[: PREVIEW // 2]
-        sheet = sheets.paired_grid(some, reconstruct(vae, some))
-        sheets.save_png(run.pictures / f"reconstructions-{split}.png", sheet)
-    samples = sheets.grid(generate(vae, PREVIEW, seed=seed))
-    sheets.save_png(run.pictures / "samples.png", samples)
-    sheets.save_png(run.pictures / "joint.png", joint_picture(vae, validation, seed))
-    figures.save_figure(run.pictures / "loss.png", figures.training_curves(run.read_metrics()))
-
-
-def write_report(run: RunFolder, vae: VAE, test: data.ImageSet, seed: int) -> None:
-    """Write the page about a finished run, drawn and measured on some of its test images."""
-    some = test.some(report.IMAGES, seed)
-    gallery = Gallery(
-        vae, some.images, some.labels, rows=run.read_metrics(), walked=report.WALKED, seed=seed
-    )
-    which = f"{len(some):,} of {len(test):,} test images of {test.name}, drawn by seed {seed}"
-    report.write(run.report, report.Subject(run.path.name, load_facts(run.path), which, run), gallery)
-
-
 def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
     """The run's images of a split, of its size and channels.
 
@@ -391,60 +378,10 @@ def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
     return found
 
 
-def known_by(images: data.ImageSet) -> dict[str, Any]:
-    """What tells training images from others, for `config.json`."""
-    return {"count": len(images), "fingerprint": data.fingerprint(images)}
-
-
-def check_same_images(run: RunFolder, images: data.ImageSet) -> None:
-    """Refuse to continue a run on other images.
-
-    Raises:
-        DataChangedError: they are others than those of its start.
-    """
-    # Runs from before this was recorded cannot be compared.
-    now = known_by(images)
-    before = run.read_config().get("images", now)
-    if before != now:
-        raise DataChangedError(
-            f"the images are not those that {run.path} was begun with: {before['count']:,} then, "
-            f"{now['count']:,} now, or with other content; restore them, or start a new run"
-        )
-
-
 def mean_pixel(images: Tensor) -> Tensor:
     """Mean intensity of each channel in [0, 1], shape [C], of images uint8 [N, C, H, W]."""
     sums = torch.stack([part.sum((0, 2, 3)) for part in images.split(1000)]).sum(0)
     return (sums / (255 * images[:, 0].numel())).float()
-
-
-def write_config(
-    run: RunFolder,
-    config: TrainConfig,
-    model: ModelConfig,
-    images: data.ImageSet,
-    device: torch.device,
-    engine: str,
-    position: Position,
-) -> None:
-    """Write `config.json`: the settings, what they resolved to, and what they ran on.
-
-    `ran_on` has an entry for the start and one for every time that the run was resumed.
-    """
-    before = run.read_config()["ran_on"] if run.config.exists() else []
-    ran_on = {
-        "from_image": position.images,
-        "device": runtime.describe_device(device),
-        "engine": engine,
-        "versions": runtime.versions(),
-    }
-    content = {
-        "settings": config.model_dump(mode="json"),
-        "model": model.model_dump(mode="json"),
-        "images": known_by(images),
-        "ran_on": [*before, ran_on],
-    }
-    write_text(run.config, json.dumps(content, indent=2) + "\n")
 
 
 def announce(console: Console, config: TrainConfig, vae: VAE, device: torch.device) -> None:

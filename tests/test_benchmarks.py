@@ -543,6 +543,8 @@ def test_the_explorers_result_is_a_table_and_its_command_repeats_it():
     for row in explorer.rows(result):
         assert len(row) == len(explorer.HEADER)
         assert row[1:] == ["2.0", "4.0", "4.0", "3"]
+
+
 def test_the_rows_of_reading_images():
     result = {
         "images_per_second": {

@@ -46,10 +46,13 @@ MAY_IMPORT = {
     "callbacks": {"config", "model", "objectives", "checkpoint", "learner"},
     "progress": {"model", "objectives", "learner", "callbacks"},
     "tracking": {"errors", "data", "model", "evaluate", "sheets", "callbacks"},
+    "records": {
+        "errors", "config", "files", "runtime", "data", "sheets", "model", "checkpoint", "evaluate",
+        "figures", "gallery", "report", "learner",
+    },
     "train": {
-        "errors", "config", "files", "runtime", "data", "model", "objectives", "checkpoint",
-        "evaluate", "doctor", "sheets", "figures", "gallery", "report", "learner", "captured",
-        "callbacks", "progress", "tracking",
+        "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
+        "doctor", "sheets", "learner", "captured", "callbacks", "progress", "tracking", "records",
     },
     "interop": {"errors", "config", "files", "distributions", "model", "checkpoint"},
     "alarms": {

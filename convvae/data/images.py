@@ -76,8 +76,9 @@ class ImageSet:
         )
 
     def some(self, count: int, seed: int) -> ImageSet:
-        """At most so many of the images, drawn at random and in their order: the first ones may
-        all be of one kind.
+        """At most so many of the images, drawn at random, in their order.
+
+        The first ones of a folder may all be of one kind.
 
         Args:
             count: How many.

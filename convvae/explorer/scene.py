@@ -9,10 +9,10 @@ from torch import Tensor
 
 from convvae import latents, runtime
 from convvae.data.pixels import to_unit
-from convvae.sheets import to_uint8
 from convvae.evaluate import image_terms, reconstruct
 from convvae.explorer.planes import Embedding, OneLatent, Plane, Principal, TwoLatents
 from convvae.model import VAE
+from convvae.sheets import to_uint8
 
 EMBEDDED = 3_000
 """Images that t-SNE and UMAP place: they take about 10 seconds for so many."""

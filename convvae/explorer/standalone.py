@@ -17,7 +17,6 @@ from bokeh.resources import Resources
 from PIL import Image
 from torch import Tensor
 
-from convvae.sheets import to_uint8
 from convvae.evaluate import reconstruct
 from convvae.explorer.drawing import Map
 from convvae.explorer.planes import Plane
@@ -25,6 +24,7 @@ from convvae.explorer.scene import Scene
 from convvae.explorer.templates import template
 from convvae.explorer.tiles import rgba
 from convvae.files import write_text
+from convvae.sheets import to_uint8
 
 LARGEST = 8_000_000
 """Bytes that a page may have."""
