@@ -180,7 +180,7 @@ def test_what_it_saves_is_a_model_of_every_command(fitted, pixels, tmp_path, cap
     before = {name: value.clone() for name, value in weights(loaded).items()}
     assert not equal(weights(loaded.partial_fit(pixels)), before)
     assert main(["evaluate", str(path)]) == 4  # it does not know where its images are
-    assert "unknown data set 'arrays'" in capsys.readouterr().err
+    assert "no data set and no file or folder 'arrays'" in capsys.readouterr().err
 
 
 def test_in_a_pipeline_and_a_grid(digits):

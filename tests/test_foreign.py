@@ -1,14 +1,20 @@
 """Our bounds against those of Pyro: the same weights and noise must give the same number."""
 
-import pyro
-import pyro.distributions as dist
-import pyro.infer
 import pytest
 import torch
+from torch.distributions import Distribution
 
-from convvae.config import ModelConfig
-from convvae.model import VAE
-from convvae.objectives import elbo, importance_weighted_bound
+# Pyro turns on the checks of torch's distributions for all; zuko, which is traced, turns them off.
+checked = Distribution._validate_args
+import pyro  # noqa: E402
+import pyro.distributions as dist  # noqa: E402
+import pyro.infer  # noqa: E402
+
+Distribution.set_default_validate_args(checked)
+
+from convvae.config import ModelConfig  # noqa: E402
+from convvae.model import VAE  # noqa: E402
+from convvae.objectives import elbo, importance_weighted_bound  # noqa: E402
 
 X = torch.rand(6, 1, 12, 10, generator=torch.Generator().manual_seed(4))
 SEED, D = 7, 3

@@ -49,7 +49,7 @@ def test_a_report_goes_into_the_run_folder_or_where_it_is_told(here, finished_ru
         (here / "run" / name).write_bytes((finished_run.path / name).read_bytes())
     assert main(["report", "run", "--limit", "9"]) == 0
     assert "wrote run/report.html" in capsys.readouterr().out
-    assert "the first 9 test images of digits" in (here / "run/report.html").read_text()
+    assert "9 test images of digits, drawn by seed 0" in (here / "run/report.html").read_text()
     assert main(["report", "run", "--limit", "9", "--out", "a/b.html"]) == 0
     assert (here / "a/b.html").exists()
 

@@ -36,7 +36,7 @@ def page(finished_run):
 def test_training_ends_with_the_page(page, finished_run):
     facts, words = load_facts(finished_run.path), " ".join(Page(page).words)
     assert f"validation bound of {facts.bound:.2f} nats per image" in words
-    assert "the first 360 of 360 test images of digits" in words
+    assert "360 of 360 test images of digits, drawn by seed 0" in words
     assert "nats per image" in words
     for name, value in RunFolder(finished_run.path).read_config()["settings"].items():
         assert name in words
