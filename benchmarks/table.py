@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import anomalies, bounds, embed, ingest, memory, parallel
+from benchmarks import anomalies, bounds, embed, explorer, ingest, memory, parallel
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
 from benchmarks.summary import (
@@ -148,6 +148,18 @@ def anomalies_table(result: dict[str, Any]) -> str:
     )
 
 
+def explorer_table(result: dict[str, Any]) -> str:
+    """How soon the live page answers."""
+    return page_part(
+        result,
+        markdown(explorer.HEADER, explorer.rows(result)),
+        [],
+        f"`{result['model']}`, {result['points']:,} test images of MNIST on the map; from the event "
+        "in the browser to the new picture in it.",
+        [result],
+    )
+
+
 def ingest_table(result: dict[str, Any]) -> str:
     """Reading one's own images."""
     return page_part(
@@ -186,6 +198,7 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "parallel.json": parallel_table,
         "bounds.json": bounds_table,
         "ingest.json": ingest_table,
+        "explorer.json": explorer_table,
     },
     "anomalies.md": {"anomalies.json": anomalies_table},
     "embeddings.md": {"embed.json": embed_table},

@@ -93,7 +93,13 @@ def write_report(run: RunFolder, vae: VAE, test: data.ImageSet, seed: int) -> No
     """Write the page about a finished run, drawn and measured on some of its test images."""
     some = test.some(report.IMAGES, seed)
     gallery = Gallery(
-        vae, some.images, some.labels, rows=run.read_metrics(), walked=report.WALKED, seed=seed
+        vae,
+        some.images,
+        some.labels,
+        some.classes,
+        rows=run.read_metrics(),
+        walked=report.WALKED,
+        seed=seed,
     )
     which = f"{len(some):,} of {len(test):,} test images of {test.name}, drawn by seed {seed}"
     report.write(

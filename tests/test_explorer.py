@@ -20,6 +20,7 @@ from convvae.config import ModelConfig
 from convvae.errors import ConvvaeError, CorruptDataError, ImageSizeError
 from convvae.explorer import Scene, planes, standalone, tiles, upload
 from convvae.explorer.controls import BETWEEN, DECODE, OWN, SLIDERS
+from convvae.explorer.drawing import Map
 from convvae.explorer.newest import Newest
 from convvae.explorer.page import Page
 from convvae.explorer.walk import Walk
@@ -148,6 +149,14 @@ def test_one_latent_has_a_band_for_each_class():
 
 
 # Scene and walk
+
+
+def test_classes_go_by_their_names_on_the_map_and_beside_the_pictures():
+    scene = make_scene()
+    scene.names = ("ant", "<b>bee</b>", "cat", "dog")
+    assert "7, class dog" in Walk(scene).pair(scene.mean[7])[1].words
+    drawn = Map(scene.informative(), scene.labels, scene.class_name)
+    assert drawn.names.data["text"] == ["ant", "<b>bee</b>", "cat", "dog"]
 
 
 def test_the_walk_shows_what_the_model_decodes_and_the_nearest_image(scene):

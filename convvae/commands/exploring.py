@@ -77,4 +77,4 @@ def _scene(options: ExploreOptions) -> Scene:
     images = as_trained(source.images, facts, options.part)
     print(f"encoding {len(images):,} {options.part} images of {source.name} ...", flush=True)
     title = f"{options.model} on {source.name} ({options.part})"
-    return Scene(vae, images, source.labels, title)
+    return Scene(vae, images, source.labels, title, source.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -133,14 +134,22 @@ class Map:
     Arguments:
         plane: Where the points are.
         labels: Classes, int64 [N]; None where there are none.
+        name: What a class is called.
         count: Show only the first so many images.
     """
 
-    def __init__(self, plane: Plane, labels: Tensor | None, count: int | None = None) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        labels: Tensor | None,
+        name: Callable[[int], str],
+        count: int | None = None,
+    ) -> None:
         self._count = count
         self.labels = None if labels is None else labels.numpy()
         classes = [] if self.labels is None else np.unique(self.labels).tolist()
         self.classes: list[int] = classes if len(classes) <= MANY else []
+        self._name = name
         self.x, self.y = Range1d(start=0, end=1), Range1d(start=0, end=1)
         self.figure = figure(
             name="map",
@@ -161,7 +170,7 @@ class Map:
         self.figure.grid.grid_line_alpha = 0.25
         self.sources = [ColumnDataSource({"x": [], "y": []}) for _ in self.classes or [0]]
         self.dots = [
-            self._dots(source, place, str(self.classes[place]) if self.classes else None)
+            self._dots(source, place, name(self.classes[place]) if self.classes else None)
             for place, source in enumerate(self.sources)
         ]
         self.names = ColumnDataSource({"x": [], "y": [], "text": []})
@@ -257,9 +266,9 @@ class Map:
             )
             source.data = {"x": chosen[:, 0], "y": chosen[:, 1]}
         middles = {
-            str(name): np.median(points[labels == name], axis=0)
-            for name in self.classes
-            if np.any(labels == name)
+            self._name(label): np.median(points[labels == label], axis=0)
+            for label in self.classes
+            if np.any(labels == label)
         }
         self.names.data = {
             "x": [float(middle[0]) for middle in middles.values()],

@@ -54,7 +54,7 @@ class Page:
     def __init__(self, doc: Document, scene: Scene, quick: Executor, slow: Executor) -> None:
         self.doc, self.scene, self.walk = doc, scene, Walk(scene)
         self.controls = Controls(scene)
-        self.map = Map(self.walk.plane, scene.labels)
+        self.map = Map(self.walk.plane, scene.labels, scene.class_name)
         shape = (scene.images.shape[2], scene.images.shape[3])
         self.pair = Film("pair", 2, 256, shape)
         self.nearest = Film("nearest", NEAREST, 80, shape)

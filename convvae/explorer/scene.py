@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,12 +48,21 @@ class Scene:
         images: uint8 [N, C, H, W], as the model takes them.
         labels: Classes, int64 [N]; None where there are none.
         title: What it is, for the reader.
+        names: What label i is called; its number if absent.
     """
 
-    def __init__(self, vae: VAE, images: Tensor, labels: Tensor | None, title: str) -> None:
+    def __init__(
+        self,
+        vae: VAE,
+        images: Tensor,
+        labels: Tensor | None,
+        title: str,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.vae = vae
         self.images = images
         self.labels = labels
+        self.names = names
         self.title = title
         codes = latents.encode(vae, images)
         self.mean = codes.mean
@@ -81,6 +91,10 @@ class Scene:
     def classes(self) -> list[int]:
         """The classes that there are, rising; none without labels."""
         return [] if self.labels is None else self.labels.unique().tolist()
+
+    def class_name(self, label: int) -> str:
+        """What a class is called."""
+        return str(label) if self.names is None else self.names[label]
 
     def informative(self) -> Plane:
         """The plane of the two most informative latents, or of the only one."""

@@ -59,7 +59,7 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
     """The page of the first images of a scene."""
     plane = scene.informative() if scene.dims <= 2 else scene.projection("pca")
     labels = None if scene.labels is None else scene.labels[:count]
-    chart = Map(plane, labels, count)
+    chart = Map(plane, labels, scene.class_name, count)
     for event in (MouseMove, Tap):
         chart.figure.js_on_event(event, CustomJS(code="still.point(cb_obj.x, cb_obj.y)"))
     script, place = components(chart.figure)
@@ -68,7 +68,7 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
     facts = {
         "count": count,
         "points": _packed(points),
-        "labels": None if labels is None else labels.tolist(),
+        "labels": None if labels is None else [scene.class_name(i) for i in labels.tolist()],
         "frame": frame,
         "grid": GRID,
         "tile": _tile(scene.images).shape[-2:],

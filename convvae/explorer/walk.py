@@ -139,6 +139,6 @@ class Walk:
 
     def _real(self, index: int, before: str = "") -> Tile:
         labels = self.scene.labels
-        label = "" if labels is None else f", class {int(labels[index])}"
+        label = "" if labels is None else f", class {self.scene.class_name(int(labels[index]))}"
         words = f"{before}{index:,}{label}"
         return Tile(rgba(self.scene.images[index]), words, self.scene.mean[index])
