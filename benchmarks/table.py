@@ -154,8 +154,8 @@ def explorer_table(result: dict[str, Any]) -> str:
         result,
         markdown(explorer.HEADER, explorer.rows(result)),
         [],
-        f"`{result['model']}`, {result['points']:,} test images of MNIST on the map; from the event "
-        "in the browser to the new picture in it.",
+        f"`{result['model']}`, {result['points']:,} test images of MNIST on the map; from the "
+        "event in the browser to the new picture in it.",
         [result],
     )
 
