@@ -37,6 +37,8 @@ SIDE = 64
 LARGE_SIDE = 256
 """Height and width of the images of the large set."""
 BATCH = 128
+HELD_OUT = 220
+"""Test images of both large sets: how many are evaluated at a time has its own memory."""
 TURNS = 9
 """Stretches of an epoch of training, each from the cache and from memory."""
 POLL_SECONDS = 0.05
@@ -245,7 +247,14 @@ def measure_large(options: Options, work: Path, out: Console) -> list[dict[str, 
         array, cache = work / "large.npy", work / "cache-large"
         make_array(array, count)
         words = ["train", str(array), "--epochs", "1", "--max-filters", "8", "--batch-size", "32"]
-        words += ["--no-preview", "--split", "0.01", "--cpu", "--out", str(work / f"run-{count}")]
+        words += [
+            "--no-preview",
+            "--split",
+            str(min(0.5, HELD_OUT / count)),
+            "--cpu",
+            "--out",
+            str(work / f"run-{count}"),
+        ]
         report.say(out, f"{count:,} images of {LARGE_SIDE}x{LARGE_SIDE}")
         rows.append(
             {

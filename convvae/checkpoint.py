@@ -72,6 +72,12 @@ class Facts(Frozen):
     """Versions of convvae and of what it ran on."""
 
 
+def shareable(facts: Facts) -> Facts:
+    """The same for others: of the images, the name and not the folders of this machine."""
+    path = Path(facts.data)
+    return facts.model_copy(update={"data": path.name}) if path.is_absolute() else facts
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors and a JSON header to a safetensors file, whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from convvae.config import TrainConfig
 from convvae.data.pixels import to_unit
 from convvae.distributions import DiagonalGaussian, FlowPosterior, FullGaussian
-from convvae.evaluate import BATCH, evaluating, is_binary, latents
+from convvae.evaluate import batch_size, evaluating, is_binary, latents
 from convvae.model import LOGVAR_RANGE, VAE
 
 SOME = 1000
@@ -116,7 +116,7 @@ def clamped(vae: VAE, images: Tensor) -> float:
     low, high = LOGVAR_RANGE
     count = 0
     with evaluating(vae):
-        for part in images.split(BATCH):
+        for part in images.split(batch_size(vae)):
             q = vae.encode(to_unit(part.to(vae.device)))
             gaussian = q.base if isinstance(q, FlowPosterior) else q
             assert isinstance(gaussian, DiagonalGaussian | FullGaussian)

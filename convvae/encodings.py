@@ -15,7 +15,7 @@ from torch import Tensor
 from convvae import data
 from convvae.data.pixels import binarize, binarize_generator, to_unit
 from convvae.distributions import DiagonalGaussian, FullGaussian, Posterior
-from convvae.evaluate import BATCH, evaluating, own_noise
+from convvae.evaluate import batch_size, evaluating, own_noise
 from convvae.model import VAE
 from convvae.objectives import draw
 
@@ -108,7 +108,7 @@ def batches(vae: VAE, source: data.ImageSet, binarize_seed: int | None = None) -
     draws = None
     if binarize_seed is not None:
         draws = binarize_generator(source.split, binarize_seed)
-    for part in source.images.split(BATCH):
+    for part in source.images.split(batch_size(vae)):
         some = replace(source, images=part, labels=None, names=None)
         images = data.fit(some, config.image_size, config.channels)
         yield images if draws is None else binarize(images, draws)

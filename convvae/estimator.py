@@ -211,7 +211,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with evaluate.evaluating(self.vae_):
             parts = [
                 self.vae_.decode(part.to(self.vae_.device)).mean.cpu()
-                for part in z.split(evaluate.BATCH)
+                for part in z.split(evaluate.batch_size(self.vae_))
             ]
         return self._values(torch.cat(parts))
 

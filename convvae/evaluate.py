@@ -19,9 +19,17 @@ from convvae.objectives import Terms, elbo, log_weights
 from convvae.similarity import WINDOW, ssim
 
 BATCH = 250
-"""Images decoded at a time: no result depends on it but by rounding."""
+"""Images encoded or decoded at a time, at most: no result depends on it but by rounding."""
+PIXELS = BATCH * 64 * 64
+"""Pixels of those images, at most: large images come in fewer, so that memory does not grow."""
 DRAWS = 50
 """Draws of z an image that are decoded at a time for an importance-weighted bound."""
+
+
+def batch_size(vae: VAE) -> int:
+    """Images of a model to encode or decode at a time."""
+    height, width = vae.config.image_size
+    return max(1, min(BATCH, PIXELS // (height * width)))
 
 
 @contextmanager
@@ -63,7 +71,7 @@ def image_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> 
     """
     found: list[Tensor] = []
     with evaluating(vae):
-        for part in images.split(max(1, BATCH // mc_samples)):
+        for part in images.split(max(1, batch_size(vae) // mc_samples)):
             shape = (mc_samples, vae.config.latent_dims)
             eps = [torch.randn(shape, generator=own_noise(image, seed)) for image in part]
             x = to_unit(part.to(vae.device))
@@ -97,15 +105,16 @@ def importance_bounds(
     Source: Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519
     """
     assert samples >= 1
-    batch = max(1, BATCH // min(samples, DRAWS))
+    draws = min(samples, DRAWS, batch_size(vae))
+    batch = max(1, batch_size(vae) // draws)
     bounds: list[Tensor] = []
     with evaluating(vae):
         for part in images.split(batch):
             x = to_unit(part.to(vae.device))
             q, sources = vae.encode(x), [own_noise(image, seed) for image in part]
             total = torch.full((len(part),), -math.inf, dtype=torch.float64)
-            for done in range(0, samples, DRAWS):
-                shape = (min(DRAWS, samples - done), vae.config.latent_dims)
+            for done in range(0, samples, draws):
+                shape = (min(draws, samples - done), vae.config.latent_dims)
                 eps = torch.stack([torch.randn(shape, generator=own) for own in sources], 1)
                 weights = log_weights(vae, x, q, eps.to(vae.device))
                 total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
@@ -130,7 +139,7 @@ def reconstruct(vae: VAE, images: Tensor) -> Tensor:
         float32 in [0, 1], shape [N, C, H, W], on the CPU.
     """
     with evaluating(vae):
-        parts = [to_unit(part.to(vae.device)) for part in images.split(BATCH)]
+        parts = (to_unit(part.to(vae.device)) for part in images.split(batch_size(vae)))
         return torch.cat([vae.decode(vae.encode(x).mean).mean.cpu() for x in parts])
 
 
@@ -147,7 +156,8 @@ def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
     """
     z = vae.prior.sample(count, runtime.generator(seed, "generate"))
     with evaluating(vae):
-        return torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in z.split(BATCH)])
+        parts = z.split(batch_size(vae))
+        return torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in parts])
 
 
 def latents(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -165,7 +175,7 @@ def latents(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | None]:
     kl = torch.zeros(vae.config.latent_dims, dtype=torch.float64)
     splits = vae.config.posterior == "diagonal" and isinstance(vae.prior, StandardNormal)
     with evaluating(vae):
-        for part in images.split(BATCH):
+        for part in images.split(batch_size(vae)):
             q = vae.encode(to_unit(part.to(vae.device)))
             means.append(q.mean.cpu())
             if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
@@ -287,7 +297,7 @@ def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Un
     height, width = images.shape[-2:]
     errors: list[Tensor] = []
     similarities: list[Tensor] = []
-    for part in images.split(BATCH):
+    for part in images.split(batch_size(vae)):
         x, mean = to_unit(part), reconstruct(vae, part)
         errors.append((mean - x).square().flatten(1).mean(1).double())
         if min(height, width) >= WINDOW:

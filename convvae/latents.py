@@ -14,7 +14,7 @@ from torch import Tensor
 from convvae import runtime
 from convvae.data.pixels import to_unit
 from convvae.errors import ConfigError, missing_extra
-from convvae.evaluate import BATCH, evaluating, latents
+from convvae.evaluate import batch_size, evaluating, latents
 from convvae.model import VAE
 
 Spacing = Literal["linear", "quantiles"]
@@ -66,7 +66,9 @@ def encode(vae: VAE, images: Tensor, *, seed: int = 0) -> Codes:
     with evaluating(vae):
         drawn = [
             vae.encode(to_unit(part.to(vae.device))).rsample(noise.to(vae.device)).cpu()
-            for part, noise in zip(images.split(BATCH), eps.split(BATCH), strict=True)
+            for part, noise in zip(
+                images.split(batch_size(vae)), eps.split(batch_size(vae)), strict=True
+            )
         ]
     return Codes(mean, torch.cat(drawn), kl)
 
@@ -74,7 +76,7 @@ def encode(vae: VAE, images: Tensor, *, seed: int = 0) -> Codes:
 def decode(vae: VAE, z: Tensor) -> Tensor:
     """Means of p(x|z): float32 in [0, 1], shape [..., C, H, W], on the CPU, for z [..., D]."""
     with evaluating(vae):
-        flat = z.reshape(-1, z.shape[-1]).float().split(BATCH)
+        flat = z.reshape(-1, z.shape[-1]).float().split(batch_size(vae))
         images = torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in flat])
     return images.reshape(*z.shape[:-1], *images.shape[1:])
 
@@ -231,7 +233,9 @@ def _tsne(mean: Tensor, seed: int) -> Tensor:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(mean) - 1) / 3)
-    found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(mean.numpy())
+    found = TSNE(perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(
+        mean.numpy()
+    )
     return torch.from_numpy(found).float()
 
 
@@ -241,7 +245,9 @@ def _umap(mean: Tensor, seed: int) -> Tensor:
     except ImportError as error:
         raise missing_extra("projecting with umap", "umap") from error
     neighbours = min(15, len(mean) - 1)
-    found = UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(mean.numpy())
+    found = UMAP(n_neighbors=neighbours, random_state=seed % 2**32, n_jobs=1).fit_transform(
+        mean.numpy()
+    )
     return torch.tensor(found, dtype=torch.float32)
 
 

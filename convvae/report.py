@@ -107,11 +107,14 @@ def in_a_sentence(facts: Facts) -> str:
     epochs = "1 epoch" if facts.epochs == 1 else f"{facts.epochs} epochs"
     recipe = f", recipe {facts.recipe}" if facts.recipe else ""
     drawn = {"none": "", "dynamic": " binarised anew every epoch", "static": " binarised once"}
+    course = f" for {epochs} ({facts.images:,} images seen{recipe})" if facts.epochs else ""
+    bound = ""
+    if facts.bound is not None:
+        bound = f", which left it a validation bound of {facts.bound:.2f} nats per image"
     return (
         f"A convolutional variational autoencoder with {latents}, network {model.network}, "
         f"likelihood {model.likelihood}, for {kind} images of {height}x{width} pixels; trained on "
-        f"{facts.data}{drawn[facts.binarize]} for {epochs} ({facts.images:,} images seen{recipe}), "
-        f"which left it a validation bound of {facts.bound:.2f} nats per image."
+        f"{facts.data}{drawn[facts.binarize]}{course}{bound}."
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from convvae import runtime
 from convvae.data.pixels import to_unit
 from convvae.distributions import FlowPrior, FullMixture, Prior
-from convvae.evaluate import BATCH, evaluating
+from convvae.evaluate import batch_size, evaluating
 from convvae.model import VAE
 
 SamplerName = Literal["mixture", "flow"]
@@ -67,7 +67,7 @@ def codes(vae: VAE, images: Tensor, *, seed: int) -> Tensor:
     chosen = torch.randperm(len(images), generator=generator)[:IMAGES]
     found: list[Tensor] = []
     with evaluating(vae):
-        for part in chosen.split(BATCH):
+        for part in chosen.split(batch_size(vae)):
             q = vae.encode(to_unit(images[part].to(vae.device)))
             shape = (DRAWS, len(part), vae.config.latent_dims)
             eps = torch.randn(shape, generator=generator)

@@ -61,6 +61,22 @@ class LookOptions(DataOptions):
     """Seed of samples, draws of z and projections."""
 
 
+def meant(options: DataOptions, facts: Facts) -> str:
+    """The source that a command means: a name, or an absolute path."""
+    from convvae.data import canonical
+
+    return facts.data if options.data is None else canonical(options.data)
+
+
+def divided(options: DataOptions, facts: Facts) -> bool:
+    """Whether test images are apart from training images."""
+    from convvae.data import undivided
+
+    word = meant(options, facts)
+    rule = options.split or (facts.split if word == facts.data else undivided(word))
+    return rule != "none"
+
+
 def open_images(
     options: DataOptions, facts: Facts, split: Split, limit: int | None = None
 ) -> ImageSet:
@@ -74,7 +90,7 @@ def open_images(
     """
     from convvae import data
 
-    word = facts.data if options.data is None else data.canonical(options.data)
+    word = meant(options, facts)
     same = word == facts.data
     prepare = data.Preparation(
         image_size=facts.model.image_size,
@@ -131,8 +147,9 @@ def load_test_images(options: LookOptions, facts: Facts) -> ImageSet:
     Raises:
         ConvvaeError: they cannot be had, or do not fit the model.
     """
-    some = open_images(options, facts, "test").some(options.limit, options.seed)
-    return replace(some, images=as_trained(some.images, facts, "test"))
+    source = open_images(options, facts, "test")
+    shown = replace(source, images=as_trained(source.images, facts, "test"))
+    return shown.some(options.limit, options.seed)
 
 
 def as_trained(images: Tensor, facts: Facts, split: Split) -> Tensor:

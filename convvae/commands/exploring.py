@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -73,8 +74,9 @@ def _scene(options: ExploreOptions) -> Scene:
     vae, facts = open_model(options)
     from convvae.explorer import Scene
 
-    source = open_images(options, facts, options.part).some(options.limit, options.seed)
-    images = as_trained(source.images, facts, options.part)
-    print(f"encoding {len(images):,} {options.part} images of {source.name} ...", flush=True)
+    found = open_images(options, facts, options.part)
+    shown = replace(found, images=as_trained(found.images, facts, options.part))
+    source = shown.some(options.limit, options.seed)
+    print(f"encoding {len(source):,} {options.part} images of {source.name} ...", flush=True)
     title = f"{options.model} on {source.name} ({options.part})"
-    return Scene(vae, images, source.labels, title, source.classes)
+    return Scene(vae, source.images, source.labels, title, source.classes)

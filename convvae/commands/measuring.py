@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, arg
 
-from convvae.commands.common import DataOptions, fit_prior, open_images, open_model
+from convvae.commands.common import DataOptions, divided, fit_prior, open_images, open_model
 from convvae.config import UserPath
-from convvae.errors import ConfigError
+from convvae.errors import ConfigError, UsageError
 from convvae.flags import parse
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ def evaluate(args: list[str]) -> None:
     }
     sections: list[scorecard.Section] = []
     if options.probe or options.quality:
+        if not divided(options, facts):
+            raise UsageError(
+                "--probe and --quality hold test images against training images, and all of these "
+                "are both; divide them with --split 0.1 or --split folders"
+            )
         train = open_images(options, facts, "train")
         if options.probe:
             sections.append(_probe(vae, train, images, source.labels, options, shown))

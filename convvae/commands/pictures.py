@@ -8,7 +8,14 @@ from typing import Literal
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff
 
-from convvae.commands.common import DataOptions, ModelOptions, fit_prior, open_images, open_model
+from convvae.commands.common import (
+    DataOptions,
+    ModelOptions,
+    as_trained,
+    fit_prior,
+    open_images,
+    open_model,
+)
 from convvae.config import UserPath
 from convvae.flags import parse
 
@@ -51,7 +58,7 @@ def reconstruct(args: list[str]) -> None:
 
     split = "test" if options.rec_testdata else "train"
     source = open_images(options, facts, split)
-    images = source.images[: options.count]
+    images = as_trained(source.images, facts, split)[: options.count]
     sheet = sheets.paired_grid(images, evaluate.reconstruct(vae, images), options.rows)
     path = options.outdir / f"reconstructions-{split}.png"
     sheets.save_png(path, sheet)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from convvae.commands.common import DataOptions, open_images, open_model
+from convvae.commands.common import DataOptions, meant, open_images, open_model
 from convvae.config import UserPath
 from convvae.flags import parse
 
@@ -99,10 +99,11 @@ def anomalies(args: list[str]) -> None:
     from convvae import alarms
 
     source, part = options.load(facts), options.normal_part
-    theirs = options.model_copy(update={"data": options.normal})
-    normal = open_images(theirs, facts, part, options.normal_limit)
-    if (normal.name, normal.split) == (source.name, source.split):
-        normal = None
+    # The flags about reading are those of the images to judge.
+    as_they_are = {"data": options.normal, "split": None, "crop": None, "skip_bad": False}
+    theirs = options.model_copy(update=as_they_are)
+    same = part == options.part and meant(theirs, facts) == meant(options, facts)
+    normal = None if same else open_images(theirs, facts, part, options.normal_limit)
     protocol = alarms.Protocol(
         model=options.model,
         score=options.score,

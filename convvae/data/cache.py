@@ -29,6 +29,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -76,10 +77,14 @@ class Entry:
 
     @cached_property
     def images(self) -> Tensor:
-        """uint8 [N, C, H, W], mapped; what is written to it stays in memory."""
+        """uint8 [N, C, H, W], mapped, not to be written to."""
         if not self.shape[0]:
             return torch.zeros(self.shape, dtype=torch.uint8)
-        return torch.from_numpy(np.memmap(self.folder / "pixels", np.uint8, "c", 0, self.shape))
+        pixels = np.memmap(self.folder / "pixels", np.uint8, "r", 0, self.shape)
+        with warnings.catch_warnings():
+            # Nothing writes to them; a writable mapping would be counted as memory.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.from_numpy(pixels)
 
     @cached_property
     def names(self) -> list[str]:
@@ -174,11 +179,26 @@ def _make(
         order = orders[-1] if found.parts is None else orders[0]
         facts = _finish(folder, found, order)
         target = root / _index(found.content, wanted, order)
-        # Another process may have made it; and a damaged one must go.
-        shutil.rmtree(target, ignore_errors=True)
-        with suppress(FileExistsError):
-            folder.rename(target)
+        # Another process may have made it, and uses it; a damaged one must go.
+        if _whole(target) is None:
+            shutil.rmtree(target, ignore_errors=True)
+            with suppress(FileExistsError):
+                _move(folder, target)
     return Entry(target, facts)
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Rename a folder.
+
+    Raises:
+        FileExistsError: the target is there and not empty.
+    """
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(error.errno, error.strerror) from error
+        raise
 
 
 @contextmanager

@@ -76,18 +76,16 @@ class ImageSet:
         )
 
     def some(self, count: int, seed: int) -> ImageSet:
-        """At most so many of the images, drawn at random, in their order.
+        """At most so many of the images, drawn at random and in a random order.
 
-        The first ones of a folder may all be of one kind.
+        The first ones of a folder may all be of one kind; the first ones of these are not.
 
         Args:
             count: How many.
             seed: Of the draw.
         """
-        if count >= len(self):
-            return self
         order = torch.randperm(len(self), generator=generator(seed, "some images"))
-        return self.take(order[:count].sort().values)
+        return self.take(order[:count])
 
     @property
     def channels(self) -> int:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
-from convvae.checkpoint import Facts
+from convvae.checkpoint import Facts, shareable
 from convvae.distributions import DiagonalGaussian, FullGaussian
 from convvae.errors import ModelMismatchError, missing_extra
 from convvae.files import atomic, make_folder
@@ -75,7 +75,7 @@ def export_onnx(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
         assert program is not None
         model = program.model_proto
         entry = model.metadata_props.add()
-        entry.key, entry.value = "convvae", facts.model_dump_json()
+        entry.key, entry.value = "convvae", shareable(facts).model_dump_json()
         onnx.checker.check_model(model, full_check=True)
         written.append(folder / f"{name}.onnx")
         with atomic(written[-1]) as temporary:
@@ -97,7 +97,7 @@ def export_programs(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
             written.append(folder / f"{name}.pt2")
             with atomic(written[-1]) as temporary, temporary.open("wb") as file:
                 torch.export.save(
-                    program, file, extra_files={"convvae.json": facts.model_dump_json()}
+                    program, file, extra_files={"convvae.json": shareable(facts).model_dump_json()}
                 )
     return written
 

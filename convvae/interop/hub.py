@@ -11,7 +11,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from convvae.checkpoint import MODEL_FILE, Facts, RunFolder, find_model, load_facts, load_model
+from convvae.checkpoint import (
+    MODEL_FILE,
+    Facts,
+    RunFolder,
+    find_model,
+    load_facts,
+    load_model,
+    save_model,
+    shareable,
+)
 from convvae.errors import DownloadError, OutputError, missing_extra
 from convvae.files import atomic, make_folder, write_text
 from convvae.model import VAE
@@ -38,13 +47,14 @@ def save_pretrained(model: str | Path, folder: Path, name: str = "OWNER/NAME") -
         OutputError: the folder cannot be written.
     """
     path, (vae, facts) = find_model(model), load_model(model)
+    facts = shareable(facts)
     make_folder(folder)
     pictures = RunFolder(path.parent).pictures
     shown = [picture for picture in PICTURES if (pictures / picture).is_file()]
-    for source in (path, *(pictures / picture for picture in shown)):
-        target = MODEL_FILE if source == path else source.name
-        with atomic(folder / target) as temporary:
-            shutil.copyfile(source, temporary)
+    save_model(folder / MODEL_FILE, vae, facts)
+    for picture in shown:
+        with atomic(folder / picture) as temporary:
+            shutil.copyfile(pictures / picture, temporary)
     write_text(folder / "config.json", json.dumps(facts.model_dump(mode="json"), indent=2) + "\n")
     write_text(folder / "README.md", model_card(facts, vae.num_parameters(), shown, name))
 
@@ -127,7 +137,7 @@ def model_card(facts: Facts, parameters: int, pictures: list[str], name: str) ->
         "latents": str(model.latent_dims),
         "likelihood p(x\\|z)": model.likelihood
         + (f" of variance {model.variance}" if model.likelihood in ("gaussian", "laplace") else ""),
-        "posterior q(z\\|x)": f"{model.posterior} Gaussian",
+        "posterior q(z\\|x)": model.posterior,
         "prior p(z)": model.prior,
         "recipe": facts.recipe,
         "epochs": f"{facts.epochs} ({facts.images:,} images seen)" if facts.epochs else None,

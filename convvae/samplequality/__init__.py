@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convvae import runtime
-from convvae.evaluate import BATCH, Estimate, Undefined, evaluating
+from convvae.evaluate import BATCH, Estimate, Undefined, batch_size, evaluating
 from convvae.model import VAE
 from convvae.samplequality.features import FeatureSpace, feature_space
 from convvae.samplequality.measures import (
@@ -96,7 +96,7 @@ def _sample_features(
     z = vae.prior.sample(count, runtime.generator(seed, "generate"))
     found: list[Tensor] = []
     with evaluating(vae):
-        for part in z.split(BATCH):
+        for part in z.split(batch_size(vae)):
             mean = vae.decode(part.to(vae.device)).mean
             if not mean.isfinite().all():
                 return Undefined("the model's samples are infinite or not a number")
