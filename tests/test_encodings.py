@@ -37,7 +37,7 @@ def test_the_numbers_are_those_of_an_evaluation(vae, images):
 
 def test_a_set_is_encoded_in_its_order_whatever_the_batches(vae, images, monkeypatch):
     whole = encode(vae, images, seed=0)
-    monkeypatch.setattr("convvae.encodings.BATCH", 4)
+    monkeypatch.setattr("convvae.evaluate.BATCH", 4)
     done = []
     source = ImageSet(images, None, "mine", "test", names=[f"{n}.png" for n in range(9)])
     parts = list(encode_all(vae, source, seed=0, progress=done.append))
@@ -47,7 +47,7 @@ def test_a_set_is_encoded_in_its_order_whatever_the_batches(vae, images, monkeyp
 
 
 def test_images_are_resized_a_batch_at_a_time(vae, monkeypatch):
-    monkeypatch.setattr("convvae.encodings.BATCH", 4)
+    monkeypatch.setattr("convvae.evaluate.BATCH", 4)
     source = data.load("digits", "test", limit=10)
     parts = list(batches(vae, source))
     assert [part.shape for part in parts] == [(4, 1, 12, 10), (4, 1, 12, 10), (2, 1, 12, 10)]
@@ -55,7 +55,7 @@ def test_images_are_resized_a_batch_at_a_time(vae, monkeypatch):
 
 
 def test_black_and_white_pixels_are_those_of_an_evaluation(vae, images, monkeypatch):
-    monkeypatch.setattr("convvae.encodings.BATCH", 4)
+    monkeypatch.setattr("convvae.evaluate.BATCH", 4)
     source = ImageSet(images, None, "mine", "test")
     parts = torch.cat(list(batches(vae, source, 7)))
     assert torch.equal(parts, binarize_once(images, "test", 7))

@@ -27,9 +27,9 @@ import math
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -60,6 +60,8 @@ _ABANDONED = 86_400.0
 """Seconds after which an entry that was never finished is removed."""
 _ADVICE = "free some disk, or name a folder on a larger disk with CONVVAE_CACHE"
 _COPY_ROWS = 512
+_NO_RESERVE = 0x4000
+"""Linux's MAP_NORESERVE, which Python 3.11 does not name."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,10 @@ class Entry:
 
     @cached_property
     def images(self) -> Tensor:
-        """uint8 [N, C, H, W], mapped, not to be written to."""
+        """uint8 [N, C, H, W], mapped; what is written to it stays in memory."""
         if not self.shape[0]:
             return torch.zeros(self.shape, dtype=torch.uint8)
-        pixels = np.memmap(self.folder / "pixels", np.uint8, "r", 0, self.shape)
-        with warnings.catch_warnings():
-            # Nothing writes to them; a writable mapping would be counted as memory.
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            return torch.from_numpy(pixels)
+        return torch.from_numpy(_mapped(self.folder / "pixels").reshape(self.shape))
 
     @cached_property
     def names(self) -> list[str]:
@@ -107,6 +105,19 @@ class Entry:
     def key(self) -> str:
         """A digest of the content."""
         return self.folder.name
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The bytes of a file, mapped privately: a page takes memory of its own once it is written to.
+
+    Linux refuses such a mapping of more than the memory that there is, unless told not to reserve.
+    """
+    if sys.platform != "linux":
+        return np.memmap(path, np.uint8, "c")
+    private = mmap.MAP_PRIVATE | _NO_RESERVE
+    with path.open("rb") as file:
+        view = mmap.mmap(file.fileno(), 0, flags=private, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return np.frombuffer(view, np.uint8)
 
 
 def entry_for(
