@@ -244,11 +244,13 @@ def _umap(mean: Tensor, seed: int) -> Tensor:
         from umap import UMAP
     except ImportError as error:
         raise missing_extra("projecting with umap", "umap") from error
-    neighbours = min(15, len(mean) - 1)
-    found = UMAP(n_neighbors=neighbours, random_state=seed % 2**32, n_jobs=1).fit_transform(
-        mean.numpy()
-    )
-    return torch.tensor(found, dtype=torch.float32)
+    neighbours, threads = min(15, len(mean) - 1), torch.get_num_threads()
+    fit = UMAP(n_neighbors=neighbours, random_state=seed % 2**32, n_jobs=1).fit_transform
+    try:
+        return torch.tensor(fit(mean.numpy()), dtype=torch.float32)
+    finally:
+        # Numba sets the number of OpenMP's threads for the whole process, PyTorch's with it.
+        torch.set_num_threads(threads)
 
 
 def class_means(codes: Codes, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -159,6 +159,12 @@ def test_what_neighbour_embeddings_cannot_take_is_said(method, shape):
         project(torch.randn(shape), method)
 
 
+def test_umap_leaves_the_threads_of_pytorch_alone():
+    threads = torch.get_num_threads()
+    project(torch.randn(30, 3), "umap")
+    assert torch.get_num_threads() == threads
+
+
 def test_umap_not_installed_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(MissingExtraError, match=r"convvae\[umap\]"):
