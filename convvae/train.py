@@ -108,13 +108,19 @@ def train(
                 )
             finish_epoch(learner, train_terms, validation, position, run, watch)
         draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
-        say(console, doctor.of_run(config, run.read_metrics()))
-        say(console, doctor.of_model(learner.weights, validation))
-        if config.report:
-            write_report(run, learner.weights, held_out, config.seed)
+        conclude(run, learner, held_out, console)
         watch.finish()
     console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
     return run
+
+
+def conclude(run: RunFolder, learner: Learner, test: data.ImageSet, console: Console) -> None:
+    """Say what looks wrong with a finished run, and write the page about it."""
+    config, vae = learner.config, learner.weights
+    say(console, doctor.of_run(config, run.read_metrics()))
+    say(console, doctor.of_model(vae, test.images))
+    if config.report:
+        write_report(run, vae, test, config.seed)
 
 
 def begin(learner: Learner, images: Tensor, folder: Path) -> tuple[RunFolder, Position]:
