@@ -13,7 +13,12 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.data.pixels import to_unit
-from convvae.distributions import DiagonalGaussian, StandardNormal, kl_per_latent
+from convvae.distributions import (
+    DiagonalGaussian,
+    Posterior,
+    StandardNormal,
+    kl_per_latent,
+)
 from convvae.model import VAE
 from convvae.objectives import Terms, elbo, log_weights
 from convvae.similarity import WINDOW, ssim
@@ -160,12 +165,15 @@ def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
         return torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in parts])
 
 
-def latents(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | None]:
+def latents(
+    vae: VAE, images: Tensor, visit: Callable[[Posterior], None] = lambda _: None
+) -> tuple[Tensor, Tensor | None]:
     """The posterior means of images, and the mean KL of each latent.
 
     Arguments:
         vae: The model.
         images: uint8, shape [N, C, H, W].
+        visit: Called with the posterior of every `batch_size(vae)` images, in their order.
 
     Returns:
         mu, shape [N, D], float32, and the KL in nats, shape [D], float64, on the CPU; no KL where
@@ -178,6 +186,7 @@ def latents(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | None]:
         for part in images.split(batch_size(vae)):
             q = vae.encode(to_unit(part.to(vae.device)))
             means.append(q.mean.cpu())
+            visit(q)
             if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
                 kl += kl_per_latent(q, vae.prior).cpu().double().sum(0)
     return torch.cat(means), kl / len(images) if splits else None

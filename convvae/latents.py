@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from convvae import runtime
-from convvae.data.pixels import to_unit
+from convvae.distributions import Posterior
 from convvae.errors import ConfigError, missing_extra
 from convvae.evaluate import batch_size, evaluating, latents
 from convvae.model import VAE
@@ -61,15 +61,14 @@ def encode(vae: VAE, images: Tensor, *, seed: int = 0) -> Codes:
         images: uint8, shape [N, C, H, W].
         seed: Of the draws of q(z|x).
     """
-    mean, kl = latents(vae, images)
-    eps = runtime.noise(tuple(mean.shape), seed, "aggregate posterior", 0)
-    with evaluating(vae):
-        drawn = [
-            vae.encode(to_unit(part.to(vae.device))).rsample(noise.to(vae.device)).cpu()
-            for part, noise in zip(
-                images.split(batch_size(vae)), eps.split(batch_size(vae)), strict=True
-            )
-        ]
+    shape = (len(images), vae.config.latent_dims)
+    eps = iter(runtime.noise(shape, seed, "aggregate posterior", 0).split(batch_size(vae)))
+    drawn: list[Tensor] = []
+
+    def draw(q: Posterior) -> None:
+        drawn.append(q.rsample(next(eps).to(vae.device)).cpu())
+
+    mean, kl = latents(vae, images, draw)
     return Codes(mean, torch.cat(drawn), kl)
 
 

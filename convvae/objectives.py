@@ -14,6 +14,7 @@ from torch import Tensor
 from convvae.config import ModelConfig, TrainConfig
 from convvae.distributions import (
     DiagonalGaussian,
+    FullGaussian,
     Posterior,
     StandardNormal,
     gaussian_squared_error,
@@ -143,6 +144,7 @@ def dreg_loss(vae: VAE, draws: Draws) -> Tensor:
 
     Source: Tucker et al. 2019, https://arxiv.org/abs/1810.04152
     """
+    assert isinstance(draws.q, DiagonalGaussian | FullGaussian)
     log_q = draws.q.detach().log_prob(draws.z)
     log_w = draws.log_px + vae.prior.log_prob(draws.z) - log_q
     shares = log_w.detach().softmax(0)

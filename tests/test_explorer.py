@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convvae.config import ModelConfig
+from convvae.data.decode import Wanted, decode
 from convvae.errors import ConvvaeError, CorruptDataError, ImageSizeError
 from convvae.explorer import Scene, planes, standalone, tiles, upload
 from convvae.explorer.controls import BETWEEN, DECODE, OWN, SLIDERS
@@ -251,19 +252,25 @@ def test_the_heat_map_grows_lighter_with_the_error():
 
 def test_an_upload_becomes_an_image_of_the_model():
     for channels, mode in ((1, "RGB"), (3, "L"), (3, "P"), (4, "RGB"), (2, "1"), (1, "I;16")):
-        image = upload.read_image(png(mode=mode, colour=1), (12, 10), channels)
+        image = upload.read_image(png(mode=mode, colour=1), Wanted((12, 10), channels))
         assert image.shape == (channels, 12, 10)
         assert image.dtype == torch.uint8
 
 
 def test_16_bit_grey_is_scaled_not_clipped():
-    image = upload.read_image(png((10, 12), "I;16", 128 * 256), (12, 10), 1)
+    image = upload.read_image(png((10, 12), "I;16", 128 * 256), Wanted((12, 10), 1))
     assert set(image.unique().tolist()) == {128}
 
 
-def test_what_is_transparent_becomes_black():
-    image = upload.read_image(png((10, 12), "RGBA", (255, 255, 255, 0)), (12, 10), 3)
-    assert image.max() == 0
+def test_an_upload_is_read_as_a_file_of_a_folder_is():
+    files = [png((10, 12), "RGBA", (0, 0, 0, 0)), png((30, 12), "L"), png((9, 40), "RGB")]
+    for content in files:
+        for crop in (False, True):
+            wanted = Wanted((12, 10), 3, crop)
+            read = upload.read_image(content, wanted)
+            assert np.array_equal(read.numpy(), decode(content, wanted))
+    transparent = upload.read_image(files[0], Wanted((12, 10), 3))
+    assert transparent.min() == 255  # on white
 
 
 def test_an_upload_is_turned_upright():
@@ -273,7 +280,7 @@ def test_an_upload_is_turned_upright():
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     out = io.BytesIO()
     picture.save(out, "PNG", exif=exif)
-    image = upload.read_image(out.getvalue(), (20, 10), 1)
+    image = upload.read_image(out.getvalue(), Wanted((20, 10), 1))
     assert image[0, :9].min() == 255
     assert image[0, 11:].max() == 0
 
@@ -281,7 +288,7 @@ def test_an_upload_is_turned_upright():
 def test_files_that_are_no_images_are_refused():
     for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n", b"<svg xmlns='x'/>", b"%!PS-Adobe"):
         with pytest.raises(CorruptDataError, match=r"no image|damaged"):
-            upload.read_image(content, (12, 10), 1)
+            upload.read_image(content, Wanted((12, 10), 1))
 
 
 def test_a_truncated_image_is_refused():
@@ -290,7 +297,7 @@ def test_a_truncated_image_is_refused():
         out = io.BytesIO()
         noisy.save(out, kind)
         with pytest.raises(CorruptDataError, match=r"damaged|no image"):
-            upload.read_image(out.getvalue()[: len(out.getvalue()) // 2], (12, 10), 1)
+            upload.read_image(out.getvalue()[: len(out.getvalue()) // 2], Wanted((12, 10), 1))
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
@@ -302,19 +309,19 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
     assert max(map(len, files)) < 1e6
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(ImageSizeError, match="more than the 50,000,000 pixels"):
-        upload.read_image(files[0], (12, 10), 1)
+        upload.read_image(files[0], Wanted((12, 10), 1))
     with pytest.raises(ImageSizeError, match="7500x7500 pixels"):
-        upload.read_image(files[1], (12, 10), 1)
+        upload.read_image(files[1], Wanted((12, 10), 1))
 
 
 def test_a_file_that_is_too_large_is_refused():
     with pytest.raises(ImageSizeError, match="21 MiB"):
-        upload.read_image(bytes(21 * 2**20), (12, 10), 1)
+        upload.read_image(bytes(21 * 2**20), Wanted((12, 10), 1))
 
 
 def test_a_line_is_refused():
     with pytest.raises(ImageSizeError, match="less than two"):
-        upload.read_image(png((4000, 1)), (12, 10), 1)
+        upload.read_image(png((4000, 1)), Wanted((12, 10), 1))
 
 
 @settings(max_examples=60, deadline=None)
@@ -328,7 +335,7 @@ def test_damaged_bytes_give_an_image_or_one_clear_error(data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     # Any other error than one of ours fails the test.
     with contextlib.suppress(ConvvaeError):
-        assert upload.read_image(bytes(content), (12, 10), 1).shape == (1, 12, 10)
+        assert upload.read_image(bytes(content), Wanted((12, 10), 1)).shape == (1, 12, 10)
 
 
 # Only the newest

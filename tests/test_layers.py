@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "config", "files", "model"},
     "similarity": set(),
     "evaluate": {"runtime", "distributions", "data", "model", "objectives", "similarity"},
-    "latents": {"errors", "runtime", "data", "model", "evaluate"},
+    "latents": {"errors", "runtime", "distributions", "model", "evaluate"},
     "samplers": {"runtime", "data", "distributions", "model", "evaluate"},
     "encodings": {"data", "distributions", "evaluate", "model", "objectives"},
     "embeddings": {"errors", "files", "data", "encodings"},

@@ -79,4 +79,5 @@ def _scene(options: ExploreOptions) -> Scene:
     source = shown.some(options.limit, options.seed)
     print(f"encoding {len(source):,} {options.part} images of {source.name} ...", flush=True)
     title = f"{options.model} on {source.name} ({options.part})"
-    return Scene(vae, source.images, source.labels, title, source.classes)
+    crop = facts.crop if options.crop is None else options.crop
+    return Scene(vae, source.images, source.labels, title, source.classes, crop)

@@ -93,10 +93,6 @@ class FlowPosterior(Posterior):
             z0, log_det = self.inverse.call_and_ladj(z)
             return self.base.log_prob(z0) + log_det
 
-    def detach(self) -> FlowPosterior:
-        """Not defined: the networks of f hold parameters of their own."""
-        raise NotImplementedError("a flow posterior has no copy with constant parameters")
-
     def _forward(self, z0: Tensor) -> Tensor:
         with torch.autocast(z0.device.type, enabled=False):
             z = self.inverse.inv(z0)

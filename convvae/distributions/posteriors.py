@@ -30,10 +30,6 @@ class Posterior(ABC):
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
 
-    @abstractmethod
-    def detach(self) -> Posterior:
-        """The same distribution, its parameters constants."""
-
 
 class DiagonalGaussian(Posterior):
     r"""Posterior q(z|x) = N(z; mu, diag exp(logvar)).

@@ -19,6 +19,7 @@ from bokeh.model import Model
 from bokeh.models import ColumnDataSource, CustomJS
 from torch import Tensor
 
+from convvae.data.decode import Wanted
 from convvae.errors import ConvvaeError
 from convvae.explorer.controls import BETWEEN, DECODE, LOOK, OWN, WALK, Controls
 from convvae.explorer.drawing import Film, Map
@@ -377,8 +378,9 @@ class Page:
 
     def _score(self, content: bytes, invert: bool) -> Any:  # noqa: ANN401
         config = self.scene.vae.config
+        wanted = Wanted(config.image_size, config.channels, self.scene.crop)
         try:
-            image = read_image(content, config.image_size, config.channels)
+            image = read_image(content, wanted)
         except ConvvaeError as error:
             return error
         if invert:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from convvae import latents, runtime
+from convvae import evaluate, latents, runtime
 from convvae.data.pixels import to_unit
 from convvae.evaluate import image_terms, reconstruct
 from convvae.explorer.planes import Embedding, OneLatent, Plane, Principal, TwoLatents
@@ -49,6 +49,7 @@ class Scene:
         labels: Classes, int64 [N]; None where there are none.
         title: What it is, for the reader.
         names: What label i is called; its number if absent.
+        crop: Whether the images were cut to the model's aspect, as one of the user's then is.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Scene:
         labels: Tensor | None,
         title: str,
         names: Sequence[str] | None = None,
+        crop: bool = False,
     ) -> None:
         self.vae = vae
         self.images = images
         self.labels = labels
         self.names = names
+        self.crop = crop
         self.title = title
         codes = latents.encode(vae, images)
         self.mean = codes.mean
@@ -139,7 +142,7 @@ class Scene:
     def score(self, image: Tensor) -> Score:
         """What the model makes of an image, uint8 [C, H, W]."""
         x = image[None]
-        mean = latents.encode(self.vae, x).mean[0]
+        mean = evaluate.latents(self.vae, x)[0][0]
         decoded = reconstruct(self.vae, x)
         difference = (decoded - to_unit(x)).abs()[0]
         terms = image_terms(self.vae, x, seed=0, mc_samples=SCORE_DRAWS)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from convvae.data import resize
+from convvae.data.decode import UnreadableError, Wanted, decode, quiet_pillow
 from convvae.errors import CorruptDataError, ImageSizeError
 
 MAX_BYTES = 20 * 2**20
@@ -20,19 +18,16 @@ MAX_PIXELS = 50_000_000
 """Largest image that is decoded: a camera's photograph, and not a bomb of a few bytes."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are decoded: those that browsers show."""
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""Pillow's mode for each number of channels."""
 
 
-def read_image(content: bytes, size: tuple[int, int], channels: int) -> Tensor:
-    """An image file as a model takes it: turned as its EXIF says, in colour or grey, scaled to fit.
+def read_image(content: bytes, wanted: Wanted) -> Tensor:
+    """An image file as a model takes it, read as every image of one's own is (`data.decode`).
 
-    Nothing is written to disk. Transparent pixels become black where the model has no alpha.
+    Nothing is written to disk.
 
     Arguments:
         content: The file.
-        size: Height H and width W of the model's images.
-        channels: C of the model's images.
+        wanted: Size and channels of the model's images, and whether they were cropped.
 
     Returns:
         uint8 [C, H, W].
@@ -46,34 +41,28 @@ def read_image(content: bytes, size: tuple[int, int], channels: int) -> Tensor:
             f"the file has {len(content) / 2**20:.0f} MiB, and at most {MAX_BYTES >> 20} are "
             "taken; choose a smaller one"
         )
-    with warnings.catch_warnings():
-        # Pillow warns of large images and odd metadata; the limit above is ours.
-        warnings.simplefilter("ignore")
-        picture = _decode(content)
-    if channels in (1, 3) and picture.has_transparency_data:
-        picture = Image.alpha_composite(
-            Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture.convert("RGBA")
-        )
-    pixels = np.array(picture.convert(MODES[channels]))
-    image = torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
-    return resize(image[None].contiguous(), size)[0]
+    with quiet_pillow():
+        _check_size(content)
+        try:
+            return torch.from_numpy(decode(content, wanted).copy())
+        except UnreadableError as error:
+            if isinstance(error.__cause__, ImageSizeError):
+                raise error.__cause__ from error
+            raise CorruptDataError(
+                f"the image is damaged ({error}); choose another copy"
+            ) from error
 
 
-def _decode(content: bytes) -> Image.Image:
-    """The first frame, upright, 8 bits a value."""
+def _check_size(content: bytes) -> None:
+    """Look at the header alone.
+
+    Raises:
+        ImageSizeError: the image is larger than what is decoded.
+        CorruptDataError: it is no image that a browser shows.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise ImageSizeError(
-                    f"the image has {width}x{height} pixels, and at most {MAX_PIXELS:,} are taken; "
-                    "choose a smaller one"
-                )
-            picture.load()
-            if picture.mode.startswith("I;16"):
-                # 16-bit grey: Pillow would clip, not scale.
-                return Image.fromarray((np.array(picture) >> 8).astype(np.uint8))
-            return ImageOps.exif_transpose(picture)
     except Image.UnidentifiedImageError as error:
         raise CorruptDataError(
             "this is no image that can be read; choose a PNG, JPEG, WebP, GIF or BMP file"
@@ -86,3 +75,8 @@ def _decode(content: bytes) -> Image.Image:
         ) from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise CorruptDataError(f"the image is damaged ({error}); choose another copy") from error
+    if width * height > MAX_PIXELS:
+        raise ImageSizeError(
+            f"the image has {width}x{height} pixels, and at most {MAX_PIXELS:,} are taken; "
+            "choose a smaller one"
+        )
