@@ -36,7 +36,7 @@ from convvae.errors import ConvvaeError
 from convvae.learner import Learner, Pace
 from convvae.model import VAE
 from convvae.objectives import elbo, loss
-from convvae.train import Plan
+from convvae.training import Plan
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -25,7 +25,7 @@ from convvae.config import MIN_SIDE, Architecture, TrainConfig
 from convvae.errors import ImageSizeError
 from convvae.learner import Learner, Position
 from convvae.objectives import loss
-from convvae.train import Plan, epoch_steps, finite_means, mean_pixel, resolve
+from convvae.training import Plan, epoch_steps, finite_means, mean_pixel, resolve
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

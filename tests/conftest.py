@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from convvae.config import ModelConfig, TrainConfig
-from convvae.train import train
+from convvae.training import train
 
 
 @pytest.fixture(scope="session")

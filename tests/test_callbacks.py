@@ -4,7 +4,7 @@ import torch
 from convvae.callbacks import Callback, Together
 from convvae.checkpoint import load_tensors
 from convvae.errors import StoppedError
-from convvae.train import train
+from convvae.training import train
 
 
 class Diary(Callback):

@@ -16,7 +16,7 @@ from convvae.cli import main
 from convvae.config import TrainConfig
 from convvae.errors import ConfigError, ImageSizeError
 from convvae.estimator import SETTINGS, ConvVAE, image_shape
-from convvae.train import train
+from convvae.training import train
 
 TINY = {"latent_dims": 2, "max_filters": 8, "epochs": 2, "device": "cpu", "random_state": 0}
 

@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "errors", "config", "files", "runtime", "data", "sheets", "model", "checkpoint", "evaluate",
         "figures", "gallery", "report", "learner",
     },
-    "train": {
+    "training": {
         "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
         "doctor", "sheets", "learner", "captured", "callbacks", "progress", "tracking", "records",
     },
@@ -61,7 +61,7 @@ MAY_IMPORT = {
     },
     "estimator": {
         "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
-        "learner", "captured", "train",
+        "learner", "captured", "training",
     },
     "explorer": {
         "errors", "files", "runtime", "data", "sheets", "model", "evaluate", "latents",

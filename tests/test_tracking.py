@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from convvae.cli import main
 from convvae.errors import MissingExtraError
 from convvae.tracking import PAIRS, TensorBoard
-from convvae.train import train
+from convvae.training import train
 
 
 def read(run):

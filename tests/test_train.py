@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from convvae import train as train_module
+from convvae import training as train_module
 from convvae.checkpoint import RunFolder, load_facts, load_model, load_tensors
 from convvae.config import TrainConfig, load_recipe
 from convvae.data.pixels import to_unit
@@ -19,7 +19,7 @@ from convvae.errors import (
     StoppedError,
 )
 from convvae.evaluate import mean_terms
-from convvae.train import Plan, load_images, mean_pixel, resolve, train
+from convvae.training import Plan, load_images, mean_pixel, resolve, train
 
 
 def assert_same_model(a, b):
@@ -144,7 +144,7 @@ import sys, os, signal
 from pathlib import Path
 from convvae.config import TrainConfig, load_recipe
 from convvae.data.pixels import to_unit
-from convvae import train as module
+from convvae import training as module
 finish = module.finish_epoch
 def finish_and_die(learner, terms, validation, position, run, display):
     finish(learner, terms, validation, position, run, display)

@@ -24,7 +24,7 @@ def train(args: list[str]) -> None:
         config = _resumed_config(Path(folder), args)
     from rich.console import Console
 
-    from convvae.train import train as run_training
+    from convvae.training import train as run_training
 
     run_training(config, Console(), resume=None if folder is None else Path(folder))
 
