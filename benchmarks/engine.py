@@ -34,9 +34,9 @@ from convvae.config import ModelConfig, TrainConfig, load_recipe
 from convvae.data.pixels import to_unit
 from convvae.errors import ConvvaeError
 from convvae.learner import Learner, Pace
+from convvae.loop import Plan
 from convvae.model import VAE
 from convvae.objectives import elbo, loss
-from convvae.training import Plan
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

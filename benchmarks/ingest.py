@@ -151,7 +151,7 @@ def train_in_turn(folder: Path) -> dict[str, list[float]]:
     from convvae.captured import PlainStep
     from convvae.config import TrainConfig
     from convvae.learner import Learner, pace
-    from convvae.training import Plan
+    from convvae.loop import Plan
 
     runtime.keep_freed_memory()
     mapped = data.load(str(folder), "train").images

@@ -24,8 +24,9 @@ from convvae.checkpoint import Facts, load_model, save_model
 from convvae.config import MIN_SIDE, Architecture, TrainConfig
 from convvae.errors import ImageSizeError
 from convvae.learner import Learner, Position
+from convvae.loop import Plan, epoch_steps, finite_means
 from convvae.objectives import loss
-from convvae.training import Plan, epoch_steps, finite_means, mean_pixel, resolve
+from convvae.training import mean_pixel, resolve
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

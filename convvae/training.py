@@ -1,15 +1,10 @@
-"""Training: one loop, from images to a run folder.
-
-Position is counted in images seen, and every random number is a function of (seed, position): a run
-that is stopped anywhere and resumed ends with the weights of one left alone, to the bit.
-"""
+"""A run: from settings and images to a run folder, by the steps of `loop`."""
 
 from __future__ import annotations
 
 import math
 import signal
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -22,13 +17,14 @@ from torch import Tensor
 
 from convvae import data, doctor, runtime, sheets
 from convvae.callbacks import Callback, Run, Together
-from convvae.captured import Step, make_step
+from convvae.captured import make_step
 from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
 from convvae.config import TrainConfig
 from convvae.data.pixels import binarize, binarize_once
-from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
+from convvae.errors import ConfigError, StoppedError
 from convvae.evaluate import mean_terms
-from convvae.learner import Learner, Position, pace
+from convvae.learner import Learner, Position
+from convvae.loop import Plan, not_finite, train_epoch
 from convvae.model import VAE
 from convvae.objectives import Terms, loss, squared_error_and_kl
 from convvae.progress import TrainingDisplay
@@ -168,132 +164,6 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
         "data": data.canonical(config.data),
     }
     return config.model_copy(update=settled), device
-
-
-class Plan:
-    """Which images make up each batch of each epoch.
-
-    Arguments:
-        config: The run.
-        count: Number of images N.
-
-    Raises:
-        ConfigError: no batch of two images or more can be made.
-    """
-
-    def __init__(self, config: TrainConfig, count: int) -> None:
-        self.config = config
-        self.count = count
-        full, rest = divmod(count, config.batch_size)
-        if full == 0 and (config.drop_last or rest < 2):
-            raise ConfigError(
-                f"{count} images do not fill a batch of {config.batch_size}; lower --batch-size"
-            )
-        self.epoch_images = full * config.batch_size if config.drop_last else count
-        self.total_images = config.epochs * self.epoch_images
-
-    def batches(self, epoch: int) -> list[Tensor]:
-        """The epoch's batches: indices of images, each image once, in an order of its own.
-
-        Batch normalisation cannot train on a single image: one left over joins the last batch.
-        """
-        generator = runtime.generator(self.config.seed, "order", epoch)
-        order = torch.randperm(self.count, generator=generator)[: self.epoch_images]
-        parts = list(order.split(self.config.batch_size))
-        if len(parts[-1]) == 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        return parts
-
-
-def epoch_steps(step: Step, plan: Plan, position: Position) -> Iterator[Tensor]:
-    """Take the steps from `position` to the end of its epoch, one whenever the next is asked for.
-
-    After each, the position stands behind it and its loss is yielded: a scalar on the device, nats
-    per image.
-    """
-    config = plan.config
-    for index in plan.batches(position.epoch)[position.batch :]:
-        shape = (config.mc_samples, len(index), config.latent_dims)
-        eps = runtime.noise(shape, config.seed, "train", position.images)
-        batch_loss = step(index, eps, pace(config, position.images, plan.total_images))
-        position.batch += 1
-        position.images += len(index)
-        position.epoch_images += len(index)
-        yield batch_loss
-
-
-def train_epoch(
-    learner: Learner,
-    step: Step,
-    plan: Plan,
-    position: Position,
-    run: RunFolder,
-    watch: Callback,
-    stop: threading.Event,
-) -> Terms:
-    """Train from `position` to the end of its epoch, or until `stop` is set.
-
-    Returns:
-        Mean terms over the epoch so far, in training mode.
-
-    Raises:
-        NonFiniteLossError: the loss or a weight became infinite or not a number.
-    """
-    config = learner.config
-    losses: list[tuple[int, Tensor]] = []
-    began = time.monotonic() - position.seconds
-
-    def read() -> Terms:
-        # Reading the means waits for the device, so the clock is read after it.
-        means = finite_means(learner, position, run)
-        position.seconds = time.monotonic() - began
-        return means
-
-    for batch_loss in epoch_steps(step, plan, position):
-        if position.batch % config.log_every == 0:
-            losses.append((position.images, batch_loss))
-        watch.step(position, read)
-        if stop.is_set():
-            break
-    means = read()
-    for seen, batch_loss in losses:
-        row = {"event": "log", "epoch": position.epoch + 1, "images": seen}
-        row["loss"] = float(batch_loss)  # nats per image
-        run.append_metrics(row)
-        watch.batch(row)
-    return means
-
-
-def finite_means(learner: Learner, position: Position, run: RunFolder | None = None) -> Terms:
-    """Mean terms over the epoch so far, when they and the weights are finite.
-
-    Arguments:
-        learner: What learns.
-        position: Where it stands.
-        run: The folder that keeps its last epoch, if there is one.
-
-    Raises:
-        NonFiniteLossError: they are not.
-    """
-    means = learner.means(position)
-    value = float(loss(means, learner.config.beta))
-    if not math.isfinite(value):
-        raise not_finite(f"the loss is {value}", position, run)
-    if not learner.is_finite():
-        raise not_finite("a weight is not finite", position, run)
-    return means
-
-
-def not_finite(what: str, position: Position, run: RunFolder | None) -> NonFiniteLossError:
-    """The error for a number that is infinite or not one; the files of the last epoch stay."""
-    where = f"{what} in epoch {position.epoch + 1}"
-    if run is None:
-        return NonFiniteLossError(f"{where}; train anew with a lower lr or with clip_norm=1")
-    kept = run.model if position.epoch else run.resume
-    return NonFiniteLossError(
-        f"{where}; {kept} keeps the weights of epoch "
-        f"{position.epoch}; start a new run with a lower --lr or with --clip-norm 1"
-    )
 
 
 def finish_epoch(

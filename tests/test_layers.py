@@ -50,9 +50,14 @@ MAY_IMPORT = {
         "errors", "config", "files", "runtime", "data", "sheets", "model", "checkpoint", "evaluate",
         "figures", "gallery", "report", "learner",
     },
+    "loop": {
+        "errors", "config", "runtime", "objectives", "checkpoint", "learner", "captured",
+        "callbacks",
+    },
     "training": {
         "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
         "doctor", "sheets", "learner", "captured", "callbacks", "progress", "tracking", "records",
+        "loop",
     },
     "interop": {"errors", "config", "files", "distributions", "model", "checkpoint"},
     "alarms": {
@@ -61,7 +66,7 @@ MAY_IMPORT = {
     },
     "estimator": {
         "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
-        "learner", "captured", "training",
+        "learner", "captured", "loop", "training",
     },
     "explorer": {
         "errors", "files", "runtime", "data", "sheets", "model", "evaluate", "latents",

@@ -19,7 +19,8 @@ from convvae.errors import (
     StoppedError,
 )
 from convvae.evaluate import mean_terms
-from convvae.training import Plan, load_images, mean_pixel, resolve, train
+from convvae.loop import Plan
+from convvae.training import load_images, mean_pixel, resolve, train
 
 
 def assert_same_model(a, b):
