@@ -37,7 +37,7 @@ from convvae.checkpoint import RunFolder
 from convvae.config import TrainConfig
 from convvae.learner import Position
 from convvae.model import VAE
-from convvae.objectives import Terms
+from convvae.objectives import Means
 
 Row = Mapping[str, Any]
 """A line of `metrics.jsonl`; `images` counts the images seen, the run's clock."""
@@ -68,7 +68,7 @@ class Callback(Protocol):
     def start(self, run: Run) -> None:
         """Before the first batch."""
 
-    def step(self, position: Position, means: Callable[[], Terms]) -> None:
+    def step(self, position: Position, means: Callable[[], Means]) -> None:
         """After a batch; `means()` is the epoch so far, and waits for the device: ask rarely."""
 
     def batch(self, row: Row) -> None:
@@ -96,7 +96,7 @@ class Together(Callback):
         for callback in self.callbacks:
             callback.start(run)
 
-    def step(self, position: Position, means: Callable[[], Terms]) -> None:
+    def step(self, position: Position, means: Callable[[], Means]) -> None:
         """See `Callback`."""
         for callback in self.callbacks:
             callback.step(position, means)

@@ -25,7 +25,6 @@ from convvae.config import MIN_SIDE, Architecture, TrainConfig
 from convvae.errors import ImageSizeError
 from convvae.learner import Learner, Position
 from convvae.loop import Plan, epoch_steps, finite_means
-from convvae.objectives import loss
 from convvae.training import mean_pixel, resolve
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         vae_: The trained model, in evaluation mode.
         image_shape_: (C, H, W) of the images that the networks see.
         pixel_range_: The values that are black and white.
-        loss_curve_: Mean training loss of every epoch, nats an image.
+        loss_curve_: Mean over every epoch of the objective minimised, nats per image.
         n_features_in_: Values of a row.
 
     Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
@@ -383,8 +382,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             learner.sums.zero_()
             for _ in epoch_steps(step, plan, position):
                 pass
-            means = finite_means(learner, position)
-            self.loss_curve_.append(float(loss(means, config.beta)))
+            self.loss_curve_.append(float(finite_means(learner, position).loss))
             position.next_epoch()
             if self.verbose:
                 print(f"epoch {position.epoch}  loss {self.loss_curve_[-1]:.2f} nats/image")

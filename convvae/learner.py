@@ -17,7 +17,7 @@ from convvae.config import ModelConfig, TrainConfig
 from convvae.errors import ModelFileError
 from convvae.model import VAE
 from convvae.muon import Muon
-from convvae.objectives import Terms, draw, training_loss
+from convvae.objectives import Means, draw, training_loss
 
 WARM_UP = 0.3
 """Share of a one-cycle schedule in which the learning rate rises."""
@@ -172,8 +172,10 @@ class Learner:
         self.average = copy.deepcopy(self.vae).eval() if config.ema_images else None
         self.rate, self.beta, self.capacity, self.share = torch.zeros(4, device=device).unbind()
         self.optimizer = _optimizer(config, self.vae, self.rate)
-        self.sums = torch.zeros(2, device=device, dtype=_wide(device))
-        """Sums of log_px and kl over the epoch under way."""
+        self.sums = torch.zeros(3, device=device, dtype=_wide(device))
+        """Sums of log_px, kl and the loss minimised over the images of the epoch under way."""
+        self.sums_are_whole = True
+        """Whether the last of them has every image: older states lack it, see `take`."""
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
@@ -226,7 +228,6 @@ class Learner:
             batch_loss = training_loss(
                 self.config, self.vae, draws, self.beta, self.capacity, self.count
             )
-        terms = draws.terms
         self.optimizer.zero_grad()
         batch_loss.backward()
         if self.config.clip_norm is not None:
@@ -234,13 +235,15 @@ class Learner:
         self.optimizer.step()
         if self.average is not None:
             self._update_average(self.average)
-        self.sums += torch.stack([terms.log_px.detach().sum(), terms.kl.detach().sum()])
-        return batch_loss.detach()
+        terms, value = draws.terms, batch_loss.detach()
+        parts = [terms.log_px.detach().sum(), terms.kl.detach().sum(), value * len(x)]
+        self.sums += torch.stack(parts)
+        return value
 
-    def means(self, position: Position) -> Terms:
-        """Mean terms over the epoch under way (training mode, running average), on the CPU."""
-        log_px, kl = (self.sums / position.epoch_images).cpu()
-        return Terms(log_px, kl)
+    def means(self, position: Position) -> Means:
+        """Means over the epoch under way, in training mode, while the weights changed."""
+        log_px, kl, loss = (self.sums / position.epoch_images).cpu()
+        return Means(loss, log_px, kl)
 
     def is_finite(self) -> bool:
         """Whether every weight and running average is a finite number."""
@@ -292,6 +295,10 @@ class Learner:
     def take(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave, on whatever device.
 
+        A state of before the losses were summed has the sums of log_px and kl only. The loss of the
+        images before it is then taken for -log_px + beta kl, which is what the plain objective
+        at a constant weight had minimised, and `sums_are_whole` is False.
+
         Raises:
             KeyError: a tensor is missing.
             RuntimeError: a tensor has another shape.
@@ -310,7 +317,10 @@ class Learner:
                 like = parameter.detach() if value.shape == parameter.shape else value
                 moment = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
                 self.optimizer.state[parameter][key] = moment.copy_(value)
-        self.sums.copy_(tensors["sums"])
+        log_px, kl, *loss = tensors["sums"]
+        self.sums_are_whole = bool(loss)
+        loss = loss or [self.config.beta * kl - log_px]
+        self.sums.copy_(torch.stack([log_px, kl, *loss]))
 
 
 def _optimizer(config: TrainConfig, vae: VAE, rate: Tensor) -> torch.optim.Optimizer:

@@ -7,7 +7,6 @@ here knows a console, a picture or a page.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +19,11 @@ from convvae.callbacks import Callback
 from convvae.captured import Step
 from convvae.checkpoint import RunFolder
 from convvae.config import TrainConfig
+from convvae.data.pixels import to_unit
 from convvae.errors import ConfigError, NonFiniteLossError
-from convvae.learner import Learner, Position, pace
-from convvae.objectives import Terms, loss
+from convvae.evaluate import evaluating, own_noise
+from convvae.learner import Learner, Pace, Position, pace
+from convvae.objectives import Means, draw, training_loss
 
 
 class Plan:
@@ -48,16 +49,27 @@ class Plan:
         self.total_images = config.epochs * self.epoch_images
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """The epoch's batches: indices of images, each image once, in an order of its own.
-
-        Batch normalisation cannot train on a single image: one left over joins the last batch.
-        """
+        """The epoch's batches: indices of images, each image once, in an order of its own."""
         generator = runtime.generator(self.config.seed, "order", epoch)
         order = torch.randperm(self.count, generator=generator)[: self.epoch_images]
-        parts = list(order.split(self.config.batch_size))
-        if len(parts[-1]) == 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        return parts
+        return in_batches(order, self.config.batch_size)
+
+    def last_pace(self, epoch: int) -> Pace:
+        """The pace of an epoch's last step: its schedules' weights are those of the validation."""
+        last = self.batches(epoch)[-1]
+        images = (epoch + 1) * self.epoch_images - len(last)
+        return pace(self.config, images, self.total_images)
+
+
+def in_batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Places in their order, batch by batch; one left over joins the last batch.
+
+    Neither batch normalisation nor an objective that looks at pairs can do with a single image.
+    """
+    parts = list(order.split(batch_size))
+    if len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def epoch_steps(step: Step, plan: Plan, position: Position) -> Iterator[Tensor]:
@@ -85,11 +97,11 @@ def train_epoch(
     run: RunFolder,
     watch: Callback,
     stop: threading.Event,
-) -> Terms:
+) -> Means:
     """Train from `position` to the end of its epoch, or until `stop` is set.
 
     Returns:
-        Mean terms over the epoch so far, in training mode.
+        Means over the epoch so far, in training mode.
 
     Raises:
         NonFiniteLossError: the loss or a weight became infinite or not a number.
@@ -98,7 +110,7 @@ def train_epoch(
     losses: list[tuple[int, Tensor]] = []
     began = time.monotonic() - position.seconds
 
-    def read() -> Terms:
+    def read() -> Means:
         # Reading the means waits for the device, so the clock is read after it.
         means = finite_means(learner, position, run)
         position.seconds = time.monotonic() - began
@@ -119,8 +131,8 @@ def train_epoch(
     return means
 
 
-def finite_means(learner: Learner, position: Position, run: RunFolder | None = None) -> Terms:
-    """Mean terms over the epoch so far, when they and the weights are finite.
+def finite_means(learner: Learner, position: Position, run: RunFolder | None = None) -> Means:
+    """Means over the epoch so far, when they and the weights are finite.
 
     Arguments:
         learner: What learns.
@@ -131,12 +143,39 @@ def finite_means(learner: Learner, position: Position, run: RunFolder | None = N
         NonFiniteLossError: they are not.
     """
     means = learner.means(position)
-    value = float(loss(means, learner.config.beta))
-    if not math.isfinite(value):
-        raise not_finite(f"the loss is {value}", position, run)
+    if not means.is_finite():
+        raise not_finite(f"the loss is {float(means.loss)}", position, run)
     if not learner.is_finite():
         raise not_finite("a weight is not finite", position, run)
     return means
+
+
+def validation_means(learner: Learner, images: Tensor, pace: Pace) -> Means:
+    """What the model to use makes of images that it was not trained on, in evaluation mode.
+
+    The loss is the objective of the training, at the weights that its schedules have at `pace`.
+    Where it is a function of a batch as a whole (see `training_loss`) it is the mean over batches
+    of the training's size, each image weighing the same. The noise of an image is that of
+    `evaluate.image_terms`, and the networks compute in float32.
+
+    Arguments:
+        learner: What learns.
+        images: uint8, shape [N, C, H, W].
+        pace: Of the epoch's last step.
+    """
+    config, vae = learner.config, learner.weights
+    shape = (config.mc_samples, config.latent_dims)
+    total = torch.zeros_like(learner.sums)
+    with evaluating(vae):
+        for index in in_batches(torch.arange(len(images)), config.batch_size):
+            part = images[index]
+            eps = [torch.randn(shape, generator=own_noise(image, config.seed)) for image in part]
+            draws = draw(vae, to_unit(part.to(vae.device)), torch.stack(eps, 1).to(vae.device))
+            value = training_loss(config, vae, draws, pace.beta, pace.capacity, learner.count)
+            log_px, kl = draws.terms
+            total += torch.stack([log_px.sum(), kl.sum(), value * len(part)])
+    log_px, kl, value = (total / len(images)).cpu()
+    return Means(value, log_px, kl)
 
 
 def not_finite(what: str, position: Position, run: RunFolder | None) -> NonFiniteLossError:

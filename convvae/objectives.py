@@ -38,6 +38,26 @@ class Terms(NamedTuple):
         return self.log_px - self.kl
 
 
+class Means(NamedTuple):
+    """What many images came to, each weighing the same: scalars on the CPU, nats per image."""
+
+    loss: Tensor
+    """The objective that training minimises, see `training_loss`."""
+    log_px: Tensor
+    """E_q[log p(x|z)]."""
+    kl: Tensor
+    """KL(q(z|x) || p(z))."""
+
+    @property
+    def bound(self) -> Tensor:
+        """The evidence lower bound log_px - kl, whatever the objective."""
+        return self.log_px - self.kl
+
+    def is_finite(self) -> bool:
+        """Whether all are finite numbers."""
+        return all(math.isfinite(value) for value in self)
+
+
 class Draws(NamedTuple):
     """Everything that an objective needs of K draws of z an image, computed once."""
 
@@ -230,7 +250,7 @@ def squared_mmd(z: Tensor, eps: Tensor) -> Tensor:
 
     The mean over pairs i != j of k(z_i, z_j) + k(eps_i, eps_j) - 2 k(z_i, eps_j), with the kernel
     k(a, b) = exp(-|a - b|^2 / 2D), whose width is that of the prior. The noise that z was made of
-    serves as the other sample: z_i depends on eps_i alone.
+    serves as the other sample: z_i depends on eps_i alone. A single image makes no pair: 0.
 
     Arguments:
         z: Draws of the posteriors of a batch, shape [K, B, D].
@@ -246,7 +266,7 @@ def squared_mmd(z: Tensor, eps: Tensor) -> Tensor:
     pairs = kernel(z, z) + kernel(eps, eps) - between - between.mT
     off_diagonal = pairs.sum((1, 2)) - pairs.diagonal(dim1=1, dim2=2).sum(1)
     batch = z.shape[1]
-    return (off_diagonal / (batch * (batch - 1))).mean()
+    return (off_diagonal / max(1, batch * (batch - 1))).mean()
 
 
 def training_loss(
@@ -257,7 +277,10 @@ def training_loss(
     capacity: float | Tensor,
     count: int,
 ) -> Tensor:
-    """What a training step minimises, nats an image.
+    """What a training step minimises, nats per image, and what `train_loss` and `val_loss` are of.
+
+    Free bits, a capacity, the total correlation and the maximum mean discrepancy are functions of a
+    batch as a whole; the other parts are means over its images.
 
     Arguments:
         config: Which objective.
@@ -287,7 +310,7 @@ def training_loss(
 
 
 def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:
-    r"""What training minimises: the mean over the batch of -log_px + beta kl, in nats an image.
+    r"""The plain objective: the mean over the batch of -log_px + beta kl, in nats per image.
 
     Source: beta from Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl
     """

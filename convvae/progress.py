@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from convvae.callbacks import Callback, Row, Run
 from convvae.learner import Position
 from convvae.model import VAE
-from convvae.objectives import Terms, loss
+from convvae.objectives import Means
 
 LIVE_SECONDS = 0.2
 """Time between two refreshes of the bar."""
@@ -46,7 +46,7 @@ class TrainingDisplay(Callback):
     def start(self, run: Run) -> None:
         """Show the bar, where there is a terminal."""
         self.total_images = run.total_images
-        self.epochs, self.beta = run.config.epochs, run.config.beta
+        self.epochs = run.config.epochs
         self._first_image = run.position.images
         self._began = self._last_shown = time.monotonic()
         if self.console.is_terminal and not self.console.quiet:
@@ -71,11 +71,11 @@ class TrainingDisplay(Callback):
         wait = LIVE_SECONDS if self._bar else PLAIN_SECONDS
         return time.monotonic() - self._last_shown >= wait
 
-    def step(self, position: Position, means: Callable[[], Terms]) -> None:
+    def step(self, position: Position, means: Callable[[], Means]) -> None:
         """Show the running means of the epoch under way, in nats per image, when it is time."""
         if self.due():
-            terms = means()
-            self._running(position, float(loss(terms, self.beta)), float(terms.bound))
+            found = means()
+            self._running(position, float(found.loss), float(found.bound))
 
     def _running(self, position: Position, loss: float, bound: float) -> None:
         self._last_shown = time.monotonic()

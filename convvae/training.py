@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -22,11 +21,10 @@ from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
 from convvae.config import TrainConfig
 from convvae.data.pixels import binarize, binarize_once
 from convvae.errors import ConfigError, StoppedError
-from convvae.evaluate import mean_terms
 from convvae.learner import Learner, Position
-from convvae.loop import Plan, not_finite, train_epoch
+from convvae.loop import Plan, not_finite, train_epoch, validation_means
 from convvae.model import VAE
-from convvae.objectives import Terms, loss, squared_error_and_kl
+from convvae.objectives import Means, squared_error_and_kl
 from convvae.progress import TrainingDisplay
 from convvae.records import (
     check_same_images,
@@ -78,7 +76,7 @@ def train(
     if config.compile == "on":
         runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)
     if resume:
-        run, position = take_up(learner, trained_on, resume)
+        run, position = take_up(learner, trained_on, resume, console)
     else:
         run, position = begin(learner, images, out)
     redrawn = config.binarize == "dynamic"
@@ -95,14 +93,15 @@ def train(
             if redrawn:
                 draws = runtime.generator(config.seed, "binarize", position.epoch)
                 step.images.copy_(binarize(images, draws))
-            train_terms = train_epoch(learner, step, plan, position, run, watch, stop)
+            train_means = train_epoch(learner, step, plan, position, run, watch, stop)
             if stop.is_set():
                 learner.save(run.resume, position)
                 raise StoppedError(
                     f"stopped in epoch {position.epoch + 1} of {config.epochs}; everything is "
                     f"saved, continue with: convvae train --resume {run.path}"
                 )
-            finish_epoch(learner, train_terms, validation, position, run, watch)
+            val_means = validation_means(learner, validation, plan.last_pace(position.epoch))
+            finish_epoch(learner, train_means, val_means, validation, position, run, watch)
         draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
         conclude(run, learner, held_out, console)
         watch.finish()
@@ -133,7 +132,9 @@ def begin(learner: Learner, images: Tensor, folder: Path) -> tuple[RunFolder, Po
     return run, position
 
 
-def take_up(learner: Learner, images: data.ImageSet, folder: Path) -> tuple[RunFolder, Position]:
+def take_up(
+    learner: Learner, images: data.ImageSet, folder: Path, console: Console
+) -> tuple[RunFolder, Position]:
     """Load the state of a run that was stopped, and drop what it recorded since.
 
     Raises:
@@ -147,6 +148,15 @@ def take_up(learner: Learner, images: data.ImageSet, folder: Path) -> tuple[RunF
     if position.epoch > learner.config.epochs:
         raise ConfigError(f"{folder} has {position.epoch} epochs already; ask for more")
     run.rewind_metrics(position.epoch, position.images)
+    if position.epoch_images and not learner.sums_are_whole:
+        console.print(
+            f"note: {run.resume} is of a version that did not sum the losses; train_loss of epoch "
+            f"{position.epoch + 1} has -log p(x|z) + beta KL for its first "
+            f"{position.epoch_images:,} images",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     return run, position
 
 
@@ -168,27 +178,27 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
 
 def finish_epoch(
     learner: Learner,
-    train_terms: Terms,
+    train_means: Means,
+    val_means: Means,
     validation: Tensor,
     position: Position,
     run: RunFolder,
     watch: Callback,
 ) -> None:
-    """Validate, record, save and draw at the end of an epoch; then stand at the next one.
+    """Record, save and draw at the end of an epoch; then stand at the next one.
 
     Raises:
-        NonFiniteLossError: the bound of the validation images is infinite or not a number.
+        NonFiniteLossError: the loss of the validation images is infinite or not a number.
     """
     config, vae = learner.config, learner.weights
-    val_terms = mean_terms(vae, validation, seed=config.seed, mc_samples=config.mc_samples)
-    if not math.isfinite(loss(val_terms, config.beta)):
+    if not val_means.is_finite():
         raise not_finite("the loss of the validation images is not finite", position, run)
     row = {
         "event": "epoch",
         "epoch": position.epoch + 1,
         "images": position.images,
-        **numbers("train", train_terms, config, vae),
-        **numbers("val", val_terms, config, vae),
+        **numbers("train", train_means, config, vae),
+        **numbers("val", val_means, config, vae),
         "seconds": position.seconds,
         "images_per_second": position.epoch_images / position.seconds,
     }
@@ -208,7 +218,7 @@ def finish_epoch(
         binarize_seed=config.binarize_seed,
         epochs=position.epoch,
         images=position.images,
-        bound=float(val_terms.bound),
+        bound=float(val_means.bound),
         versions=runtime.versions(),
     )
     save_model(run.model, vae, facts)
@@ -218,18 +228,18 @@ def finish_epoch(
         sheets.save_png(run.pictures / name, joint_picture(vae, validation, config.seed))
 
 
-def numbers(prefix: str, terms: Terms, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
-    """Mean terms under the names of `metrics.jsonl`; nats per image, but the last.
+def numbers(prefix: str, means: Means, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
+    """Means under the names of `metrics.jsonl`; nats per image, but the last.
 
     `squared_error_and_kl` is what the MLX and Lux tutorials print: summed over a batch.
     """
-    log_px, kl = float(terms.log_px), float(terms.kl)
+    log_px, kl = float(means.log_px), float(means.kl)
     squared = squared_error_and_kl(vae.config, log_px, kl)
     return {
-        f"{prefix}_loss": float(loss(terms, config.beta)),
+        f"{prefix}_loss": float(means.loss),
         f"{prefix}_log_px": log_px,
         f"{prefix}_kl": kl,
-        f"{prefix}_bound": float(terms.bound),
+        f"{prefix}_bound": float(means.bound),
         f"{prefix}_squared_error_and_kl": None if squared is None else squared * config.batch_size,
     }
 

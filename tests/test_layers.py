@@ -51,8 +51,8 @@ MAY_IMPORT = {
         "figures", "gallery", "report", "learner",
     },
     "loop": {
-        "errors", "config", "runtime", "objectives", "checkpoint", "learner", "captured",
-        "callbacks",
+        "errors", "config", "runtime", "data", "objectives", "checkpoint", "evaluate", "learner",
+        "captured", "callbacks",
     },
     "training": {
         "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",

@@ -13,7 +13,7 @@ from convvae.checkpoint import RunFolder
 from convvae.config import ModelConfig, TrainConfig
 from convvae.learner import Position
 from convvae.model import VAE
-from convvae.objectives import Terms
+from convvae.objectives import Means
 from convvae.progress import TrainingDisplay
 
 ROW = {
@@ -36,7 +36,7 @@ RUN = Run(
     validation=torch.zeros(1, 1, 8, 8, dtype=torch.uint8),
     stop=threading.Event(),
 )
-TERMS = Terms(torch.tensor(-100.0), torch.tensor(5.0))
+MEANS = Means(torch.tensor(90.0), torch.tensor(-100.0), torch.tensor(5.0))
 POSITION = Position(epoch=1, batch=5, images=150, epoch_images=50, seconds=0.5)
 
 
@@ -73,12 +73,12 @@ def test_plain_lines_give_the_rate_and_the_time_left_at_the_pace_since_the_start
         clock[0] = 5.0
         display.step(POSITION, lambda: pytest.fail("read before it was time"))
         clock[0] = 10.0
-        display.step(POSITION, lambda: TERMS)
+        display.step(POSITION, lambda: MEANS)
         clock[0] = 20.0
         display.epoch(ROW, RUN.vae)
 
     lines = shown(False, run).splitlines()
-    assert lines[0] == "  epoch 2/4  loss 105.00  bound -105.00  100 im/s  50 s left"
+    assert lines[0] == "  epoch 2/4  loss 90.00  bound -105.00  100 im/s  50 s left"
     assert lines[1].endswith("33.3 s  40 s left")
 
 
@@ -93,7 +93,7 @@ def test_on_a_terminal_a_short_epoch_still_moves_the_bar():
 
 def test_on_a_terminal_the_bar_shows_them_and_goes_away(monkeypatch):
     monkeypatch.setattr(progress, "LIVE_SECONDS", 0.0)
-    text = shown(True, lambda display: display.step(POSITION, lambda: TERMS))
+    text = shown(True, lambda display: display.step(POSITION, lambda: MEANS))
     assert "epoch 2/4" in text
     assert "100 im/s" in text
     assert text.endswith("\x1b[2K") or "\x1b[?25h" in text
