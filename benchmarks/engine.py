@@ -176,7 +176,7 @@ class Runner:
         self.config = settings(variant.precision, batch_size)
         self.learner = learner(variant, self.config)
         self.images = images
-        self.batches = Plan(self.config, len(images)).batches(0)
+        self.batches = Plan(self.config, torch.arange(len(images))).batches(0)
         self.steps = 0
 
     def step(self) -> float:

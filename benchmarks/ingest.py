@@ -157,7 +157,7 @@ def train_in_turn(folder: Path) -> dict[str, list[float]]:
     mapped = data.load(str(folder), "train").images
     config = TrainConfig(data=str(folder), precision="float32", batch_size=BATCH)
     learner = Learner(config, config.model((SIDE, SIDE), 3), torch.device("cpu"), len(mapped))
-    batches = Plan(config, len(mapped)).batches(0)
+    batches = Plan(config, torch.arange(len(mapped))).batches(0)
     sources = {"cache": mapped, "memory": mapped.clone()}
     speeds: dict[str, list[float]] = {name: [] for name in sources}
     part = len(batches) // TURNS
@@ -247,6 +247,7 @@ def measure_large(options: Options, work: Path, out: Console) -> list[dict[str, 
         array, cache = work / "large.npy", work / "cache-large"
         make_array(array, count)
         words = ["train", str(array), "--epochs", "1", "--max-filters", "8", "--batch-size", "32"]
+        words += ["--validation", "0"]
         words += [
             "--no-preview",
             "--split",

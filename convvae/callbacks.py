@@ -34,7 +34,7 @@ from typing import Any, Protocol, final
 from torch import Tensor
 
 from convvae.checkpoint import RunFolder
-from convvae.config import TrainConfig
+from convvae.config import TrainConfig, ValidatedOn
 from convvae.learner import Position
 from convvae.model import VAE
 from convvae.objectives import Means
@@ -55,11 +55,13 @@ class Run:
     """Where it stands, and it moves on: at first image 0, or later after --resume."""
     total_images: int
     validation: Tensor
-    """Validation images, uint8 [N, C, H, W]."""
+    """The images that `val_*` are of, uint8 [N, C, H, W]."""
     stop: threading.Event
     """Set it, and the run saves and stops after the batch under way."""
     labels: Tensor | None = None
     """Labels of the validation images, int64 [N], where there are any."""
+    validated_on: ValidatedOn = "test"
+    """What the validation images are: training images held out, or the test images."""
 
 
 class Callback(Protocol):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from convvae import runtime
+from convvae.augment import take
 from convvae.data.pixels import to_unit
 from convvae.learner import Learner, Pace
 
@@ -31,13 +32,16 @@ class Step(Protocol):
     images: Tensor
     """uint8 [N, C, H, W] on the device; a run may write others over them."""
 
-    def __call__(self, index: Tensor, eps: Tensor, pace: Pace) -> Tensor:
+    def __call__(
+        self, index: Tensor, eps: Tensor, pace: Pace, moves: Tensor | None = None
+    ) -> Tensor:
         """Take the step and return its loss, a scalar on the device, in nats per image.
 
         Arguments:
             index: Which images make up the batch, shape [B].
             eps: Standard normal noise, shape [K, B, D].
             pace: Where the run stands.
+            moves: How the images are moved, shape [B, 3], if the run augments: see `augment`.
         """
         ...
 
@@ -56,10 +60,14 @@ class PlainStep:
         self.learner = learner
         self.images = images
 
-    def __call__(self, index: Tensor, eps: Tensor, pace: Pace) -> Tensor:
+    def __call__(
+        self, index: Tensor, eps: Tensor, pace: Pace, moves: Tensor | None = None
+    ) -> Tensor:
         """Take the step."""
         device = self.images.device
-        x = to_unit(self.images[index.to(device, non_blocking=True)])
+        if moves is not None:
+            moves = moves.to(device, non_blocking=True)
+        x = to_unit(take(self.images, index.to(device, non_blocking=True), moves))
         return self.learner.step(x, eps.to(device, non_blocking=True), pace)
 
 
@@ -87,17 +95,23 @@ class CapturedStep:
         shape = (config.mc_samples, config.batch_size, config.latent_dims)
         self.index = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
         self.eps = torch.zeros(shape, device=device)
+        augments = config.augment != "none"
+        self.moves = self.index.new_zeros(config.batch_size, 3) if augments else None
         self.loss = torch.zeros((), device=device)
         self.warm_up = WARM_UP
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self, index: Tensor, eps: Tensor, pace: Pace) -> Tensor:
+    def __call__(
+        self, index: Tensor, eps: Tensor, pace: Pace, moves: Tensor | None = None
+    ) -> Tensor:
         """Take the step."""
         if len(index) != len(self.index):
-            return self.plain(index, eps, pace)
+            return self.plain(index, eps, pace, moves)
         self.plain.learner.set_pace(pace, len(index))
         self.index.copy_(index, non_blocking=True)
         self.eps.copy_(eps, non_blocking=True)
+        if self.moves is not None and moves is not None:
+            self.moves.copy_(moves, non_blocking=True)
         if self.warm_up:
             self.warm_up -= 1
             runtime.on_side_stream(self._update)
@@ -108,7 +122,7 @@ class CapturedStep:
         return self.loss.clone()
 
     def _update(self) -> None:
-        x = to_unit(self.images[self.index])
+        x = to_unit(take(self.images, self.index, self.moves))
         self.loss.copy_(self.plain.learner.update(x, self.eps))
 
 

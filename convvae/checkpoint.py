@@ -5,7 +5,9 @@ nothing in it can execute. A run folder holds
 
     config.json          the resolved settings, versions and device
     metrics.jsonl        one line an epoch, and the running loss between
-    model.safetensors    the weights to use (the averaged ones where the run averages)
+    model.safetensors    the weights to use (the averaged ones where the run averages): the best on
+                         the validation images, or the last where none are held out
+    last.safetensors     the last weights, where the best are kept
     resume.safetensors   what continuing needs: raw weights, optimiser state, position
     pictures/            previews and final pictures
     report.html          a page about the model
@@ -17,13 +19,13 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convvae.config import Binarize, Frozen, ModelConfig
+from convvae.config import Binarize, Frozen, ModelConfig, ValidatedOn
 from convvae.errors import (
     ConfigError,
     ImageSizeError,
@@ -37,7 +39,7 @@ from convvae.model import VAE
 
 FORMAT = 1
 """Version of the metadata; a reader refuses a newer one."""
-MODEL_FILE = "model.safetensors"
+MODEL_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 
 
 class Facts(Frozen):
@@ -60,12 +62,18 @@ class Facts(Frozen):
     binarize_seed: int = 0
     """Seed of the test images' draw."""
     epochs: int
-    """Epochs finished."""
+    """Epochs that led to these weights."""
     images: int
-    """Images seen in training."""
+    """Images seen in training until then."""
+    kept: Literal["last", "best"] = "last"
+    """Whether these are the last weights of a run, or those that did best on validation images."""
+    run_epochs: int | None = None
+    """Epochs of the whole run, where it is finished and its best weights were kept."""
     bound: float | None = None
-    """Validation bound at the end, nats per image (evaluation mode, K draws as in training); None
-    where there was none."""
+    """Bound of these weights, nats per image (evaluation mode, K draws as in training); None where
+    there was none."""
+    validated_on: ValidatedOn = "test"
+    """Images that the bound is of: training images held out, or the test images."""
     source: str | None = None
     """Tool and file that the weights came from, where convvae did not train them."""
     versions: dict[str, str]
@@ -184,7 +192,7 @@ def run_of(model: str | Path) -> RunFolder | None:
         ModelFileError: there is no such model.
     """
     path = find_model(model)
-    return RunFolder(path.parent) if path.name == MODEL_FILE else None
+    return RunFolder(path.parent) if path.name in (MODEL_FILE, LAST_FILE) else None
 
 
 def pretrained_models() -> dict[str, Path]:
@@ -205,6 +213,7 @@ class RunFolder:
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
         self.model = path / MODEL_FILE
+        self.last = path / LAST_FILE
         self.resume = path / "resume.safetensors"
         self.pictures = path / "pictures"
         self.report = path / "report.html"
@@ -228,7 +237,7 @@ class RunFolder:
         Raises:
             RunExistsError: it does.
         """
-        for file in (self.config, self.metrics, self.model, self.resume):
+        for file in (self.config, self.metrics, self.model, self.last, self.resume):
             if _is_file(file):
                 raise RunExistsError(
                     f"{self.path} already holds a run ({file.name} is there); continue it with "
@@ -251,7 +260,7 @@ class RunFolder:
         return run
 
     def read_config(self) -> dict[str, Any]:
-        """The content of `config.json`.
+        """The content of `config.json`; a run of before `validation` was a setting held none out.
 
         Raises:
             ConfigError: it cannot be read, or is not what `convvae train` wrote.
@@ -262,6 +271,8 @@ class RunFolder:
             raise ConfigError(f"{self.config} cannot be read as JSON: {error}") from error
         if not isinstance(content, dict) or not {"settings", "ran_on"} <= content.keys():
             raise ConfigError(f"{self.config} is not what `convvae train` wrote; was it edited?")
+        if isinstance(content["settings"], dict):
+            content["settings"] = {"validation": 0.0, **content["settings"]}
         return content
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:

@@ -49,6 +49,9 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 Binarize = Literal["none", "dynamic", "static"]
 CompileName = Literal["auto", "on", "off"]
+Augmentation = Literal["none", "flip", "shift", "flip-shift"]
+ValidatedOn = Literal["validation", "test"]
+"""Images that a run's `val_*` are of: training images held out, or the test images."""
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
@@ -228,6 +231,10 @@ class TrainConfig(Architecture):
     """How one's own are divided: auto, folders (train, test), a share held out, or none."""
     skip_bad: bool = False
     """Leave out files that cannot be read."""
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the training images held out to choose the kept weights, at most 5,000; 0: none."""
+    augment: Augmentation = "none"
+    """Flip half of the training images left to right, shift each by up to 1/16 of a side."""
 
     binarize: Binarize = "none"
     """Draw black or white pixels by the grey values as probabilities: every epoch anew, or once."""
@@ -236,6 +243,8 @@ class TrainConfig(Architecture):
 
     epochs: int = Field(default=20, ge=1)
     """Passes over the images."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs that did no better on the validation images."""
     batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(
         default=128, ge=2, le=1_000_000
     )
@@ -301,6 +310,15 @@ class TrainConfig(Architecture):
     @classmethod
     def _large_enough(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
         return None if size is None else check_size(size)
+
+    @model_validator(mode="after")
+    def _patience_has_images(self) -> Self:
+        if self.patience is not None and not self.validation:
+            raise ValueError(
+                "patience counts epochs that did no better on the validation images, and none are "
+                "held out; use --validation 0.1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _objective_makes_sense(self) -> Self:

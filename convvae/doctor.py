@@ -1,4 +1,7 @@
-"""What is wrong with a model or its training, and what to do about it."""
+"""What is wrong with a model or its training, and what to do about it.
+
+Advice for a finished model is held back from one whose training has only started: see `is_early`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from convvae.checkpoint import Facts
 from convvae.config import TrainConfig
 from convvae.data.pixels import to_unit
 from convvae.distributions import DiagonalGaussian, FlowPosterior, FullGaussian
@@ -26,6 +30,8 @@ WINDOW = 25
 """Logged losses on either side that a spike is held against."""
 SPIKE = 10.0
 """Median absolute deviations from its neighbours that make a loss a spike."""
+EARLY_EPOCHS, EARLY_IMAGES = 5, 1_000_000
+"""A training has only started before that many epochs and before that many images seen."""
 WORSE = 0.005
 """Part of the bound that validation may lose against its best before it counts as overfitting."""
 
@@ -80,12 +86,23 @@ def of_images(images: Tensor, likelihood: str) -> list[Remark]:
     return said
 
 
-def of_model(vae: VAE, images: Tensor) -> list[Remark]:
+def is_early(facts: Facts) -> bool:
+    """Whether a model's training has only started, so that its latents may yet come to use.
+
+    It has when the run that it comes from had fewer than `EARLY_EPOCHS` epochs and showed it
+    fewer than `EARLY_IMAGES` images. Weights of another tool count as finished.
+    """
+    epochs = facts.run_epochs or facts.epochs
+    return facts.source is None and epochs < EARLY_EPOCHS and facts.images < EARLY_IMAGES
+
+
+def of_model(vae: VAE, images: Tensor, facts: Facts) -> list[Remark]:
     """Whether the latents of a model are used, and its log-variances inside their range.
 
     Arguments:
         vae: The model.
         images: uint8, shape [N, C, H, W], not seen in training; the first `SOME` are looked at.
+        facts: What its file says of it: how far its training went.
     """
     some = images[:SOME]
     if len(some) < 2:
@@ -95,7 +112,15 @@ def of_model(vae: VAE, images: Tensor) -> list[Remark]:
     dead, dims = int((~used).sum()), len(used)
     cure = "--kl-schedule linear, --free-bits 0.1 or --beta below 1 keep latents alive"
     said: list[Remark] = []
-    if dead == dims:
+    if dead and is_early(facts):
+        epochs = "1 epoch" if facts.epochs == 1 else f"{facts.epochs} epochs"
+        said.append(
+            Remark(
+                f"so far, after {epochs}, {dead} of {dims} latents tell nothing of the image",
+                f"train on before you judge them: for {EARLY_EPOCHS} epochs at least",
+            )
+        )
+    elif dead == dims:
         said.append(Remark("posterior collapse: no latent tells anything of the image", cure))
     elif dead:
         few = f"{dead} of {dims} latents tell nothing of the image"
@@ -150,7 +175,7 @@ def _weights(config: TrainConfig) -> list[Remark]:
 
 
 def _overfitting(epochs: Sequence[Mapping[str, Any]]) -> list[Remark]:
-    """Whether the validation bound fell while the training bound rose."""
+    """Whether the bound of images not trained on fell while the training bound rose."""
     if len(epochs) < 2:
         return []
     best = max(epochs, key=lambda row: row["val_bound"])
@@ -158,11 +183,14 @@ def _overfitting(epochs: Sequence[Mapping[str, Any]]) -> list[Remark]:
     lost = best["val_bound"] - last["val_bound"]
     if lost <= WORSE * abs(best["val_bound"]) or last["train_bound"] <= best["train_bound"]:
         return []
+    # Rows of before the images were recorded are of the test images.
+    of = last.get("validated_on", "test")
+    keep = "--validation 0.1 keeps the best weights; " if of == "test" else "the best are kept; "
     return [
         Remark(
-            f"overfitting: the validation bound was best after epoch {best['epoch']} and has lost "
-            f"{lost:.2f} nats since, while the training bound rose",
-            f"train for {best['epoch']} epochs, on more images, or with fewer --max-filters",
+            f"overfitting: the {of} bound was best after epoch {best['epoch']} and had lost "
+            f"{lost:.2f} nats by the last, while the training bound rose",
+            f"{keep}more images, --augment flip-shift or fewer --max-filters delay it",
         )
     ]
 

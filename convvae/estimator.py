@@ -360,13 +360,13 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """A new learner for images of that shape."""
         self._seed = _seed(self.random_state)
         chosen = {name: _python(getattr(self, name)) for name in SETTINGS}
-        settings = {**chosen, "data": DATA, "seed": self._seed}
+        settings = {**chosen, "data": DATA, "seed": self._seed, "validation": 0.0}
         config, device = resolve(TrainConfig.checked(settings, type(self).__name__))
         channels, height, width = self.image_shape_
         model = config.model((height, width), channels)
         self._learner = Learner(config, model, device, len(images))
         if config.output_bias == "mean" and len(images):
-            self._learner.start_at(mean_pixel(images))
+            self._learner.start_at(mean_pixel(images, torch.arange(len(images))))
         self._position = Position()
         self.loss_curve_: list[float] = []
         return config
@@ -374,7 +374,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _train(self, images: Tensor, config: TrainConfig) -> None:
         """Train for the epochs of `config`."""
         learner, position = self._learner, self._position
-        plan = Plan(config, len(images))
+        plan = Plan(config, torch.arange(len(images)))
         learner.count = len(images)
         learner.vae.train()
         step = make_step(learner, images.to(learner.vae.device))

@@ -44,11 +44,22 @@ class Position:
     """Images seen in the epoch under way."""
     seconds: float = 0.0
     """Time spent in the epoch under way."""
+    best_epoch: int = 0
+    """Epoch that did best on the validation images; 0 where none are held out."""
+    best_loss: float | None = None
+    """Their loss then, at the full weights of the objective."""
 
     def next_epoch(self) -> None:
         """Stand at the start of the next epoch."""
         self.epoch += 1
         self.batch, self.epoch_images, self.seconds = 0, 0, 0.0
+
+    def is_best(self, loss: float) -> bool:
+        """Remember the epoch just finished if its loss is the lowest so far; whether it is."""
+        if self.best_loss is not None and loss >= self.best_loss:
+            return False
+        self.best_epoch, self.best_loss = self.epoch, loss
+        return True
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:

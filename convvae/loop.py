@@ -10,11 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convvae import runtime
+from convvae.augment import draw_moves
 from convvae.callbacks import Callback
 from convvae.captured import Step
 from convvae.checkpoint import RunFolder
@@ -31,15 +33,16 @@ class Plan:
 
     Arguments:
         config: The run.
-        count: Number of images N.
+        rows: Places of the images to train on, int64 [N].
 
     Raises:
         ConfigError: no batch of two images or more can be made.
     """
 
-    def __init__(self, config: TrainConfig, count: int) -> None:
+    def __init__(self, config: TrainConfig, rows: Tensor) -> None:
         self.config = config
-        self.count = count
+        self.rows = rows
+        count = len(rows)
         full, rest = divmod(count, config.batch_size)
         if full == 0 and (config.drop_last or rest < 2):
             raise ConfigError(
@@ -49,10 +52,10 @@ class Plan:
         self.total_images = config.epochs * self.epoch_images
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """The epoch's batches: indices of images, each image once, in an order of its own."""
+        """The epoch's batches: places of images, each image once, in an order of its own."""
         generator = runtime.generator(self.config.seed, "order", epoch)
-        order = torch.randperm(self.count, generator=generator)[: self.epoch_images]
-        return in_batches(order, self.config.batch_size)
+        order = torch.randperm(len(self.rows), generator=generator)[: self.epoch_images]
+        return in_batches(self.rows[order], self.config.batch_size)
 
     def last_pace(self, epoch: int) -> Pace:
         """The pace of an epoch's last step: its schedules' weights are those of the validation."""
@@ -79,10 +82,15 @@ def epoch_steps(step: Step, plan: Plan, position: Position) -> Iterator[Tensor]:
     per image.
     """
     config = plan.config
+    height, width = step.images.shape[-2:]
     for index in plan.batches(position.epoch)[position.batch :]:
         shape = (config.mc_samples, len(index), config.latent_dims)
         eps = runtime.noise(shape, config.seed, "train", position.images)
-        batch_loss = step(index, eps, pace(config, position.images, plan.total_images))
+        now = pace(config, position.images, plan.total_images)
+        moves = draw_moves(
+            config.augment, len(index), (height, width), config.seed, position.images
+        )
+        batch_loss = step(index, eps, now, moves)
         position.batch += 1
         position.images += len(index)
         position.epoch_images += len(index)
@@ -150,10 +158,22 @@ def finite_means(learner: Learner, position: Position, run: RunFolder | None = N
     return means
 
 
-def validation_means(learner: Learner, images: Tensor, pace: Pace) -> Means:
-    """What the model to use makes of images that it was not trained on, in evaluation mode.
+class Validation(NamedTuple):
+    """What the model to use makes of images that it was not trained on, in evaluation mode."""
 
-    The loss is the objective of the training, at the weights that its schedules have at `pace`.
+    means: Means
+    """The loss is at the weights that the schedules had in the epoch's last step."""
+    full_loss: float
+    """The loss at the weights that the schedules rise to, by which epochs are compared.
+
+    A loss at a small weight of the KL is lower, and early epochs of a warm-up would seem the best.
+    It is minus the bound for the plain objective with beta at 1, nats per image.
+    """
+
+
+def validate(learner: Learner, images: Tensor, pace: Pace) -> Validation:
+    """Evaluate the objective of the training on images that it does not see.
+
     Where it is a function of a batch as a whole (see `training_loss`) it is the mean over batches
     of the training's size, each image weighing the same. The noise of an image is that of
     `evaluate.image_terms`, and the networks compute in float32.
@@ -165,17 +185,20 @@ def validation_means(learner: Learner, images: Tensor, pace: Pace) -> Means:
     """
     config, vae = learner.config, learner.weights
     shape = (config.mc_samples, config.latent_dims)
-    total = torch.zeros_like(learner.sums)
+    weights = ((pace.beta, pace.capacity), (config.beta, config.capacity or 0.0))
+    total = learner.sums.new_zeros(4)
     with evaluating(vae):
         for index in in_batches(torch.arange(len(images)), config.batch_size):
             part = images[index]
             eps = [torch.randn(shape, generator=own_noise(image, config.seed)) for image in part]
             draws = draw(vae, to_unit(part.to(vae.device)), torch.stack(eps, 1).to(vae.device))
-            value = training_loss(config, vae, draws, pace.beta, pace.capacity, learner.count)
-            log_px, kl = draws.terms
-            total += torch.stack([log_px.sum(), kl.sum(), value * len(part)])
-    log_px, kl, value = (total / len(images)).cpu()
-    return Means(value, log_px, kl)
+            losses = [
+                training_loss(config, vae, draws, beta, capacity, learner.count) * len(part)
+                for beta, capacity in weights
+            ]
+            total += torch.stack([*(term.sum() for term in draws.terms), *losses])
+    log_px, kl, now, full = (total / len(images)).cpu()
+    return Validation(Means(now, log_px, kl), float(full))
 
 
 def not_finite(what: str, position: Position, run: RunFolder | None) -> NonFiniteLossError:
@@ -183,7 +206,8 @@ def not_finite(what: str, position: Position, run: RunFolder | None) -> NonFinit
     where = f"{what} in epoch {position.epoch + 1}"
     if run is None:
         return NonFiniteLossError(f"{where}; train anew with a lower lr or with clip_norm=1")
-    kept = run.model if position.epoch else run.resume
+    last = run.last if position.best_epoch else run.model
+    kept = last if position.epoch else run.resume
     return NonFiniteLossError(
         f"{where}; {kept} keeps the weights of epoch "
         f"{position.epoch}; start a new run with a lower --lr or with --clip-norm 1"

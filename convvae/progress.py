@@ -95,7 +95,8 @@ class TrainingDisplay(Callback):
         parts = [
             f"epoch {row['epoch']}/{self.epochs}",
             f"loss {row['train_loss']:.2f}",
-            f"bound {row['train_bound']:.2f} (validation {row['val_bound']:.2f}) nats/image",
+            f"bound {row['train_bound']:.2f} ({row['validated_on']} {row['val_bound']:.2f}) "
+            "nats/image",
         ]
         if row["train_squared_error_and_kl"] is not None:
             parts.append(f"squared error + KL {row['train_squared_error_and_kl']:,.0f}/batch")

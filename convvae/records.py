@@ -77,15 +77,15 @@ def joint_picture(vae: VAE, images: Tensor, seed: int) -> Tensor:
     return sheets.joint_grid(reconstruct(vae, images[:PREVIEW]), generate(vae, PREVIEW, seed=seed))
 
 
-def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, validation: Tensor, seed: int) -> None:
+def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, test: Tensor, seed: int) -> None:
     """Draw the pictures of a finished run: reconstructions, samples, both, and the loss curve."""
-    for split, source in (("train", images), ("test", validation)):
+    for split, source in (("train", images), ("test", test)):
         some = source[: PREVIEW // 2]
         sheet = sheets.paired_grid(some, reconstruct(vae, some))
         sheets.save_png(run.pictures / f"reconstructions-{split}.png", sheet)
     samples = sheets.grid(generate(vae, PREVIEW, seed=seed))
     sheets.save_png(run.pictures / "samples.png", samples)
-    sheets.save_png(run.pictures / "joint.png", joint_picture(vae, validation, seed))
+    sheets.save_png(run.pictures / "joint.png", joint_picture(vae, test, seed))
     figures.save_figure(run.pictures / "loss.png", figures.training_curves(run.read_metrics()))
 
 

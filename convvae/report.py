@@ -32,6 +32,12 @@ DPI = 100
 """Of the images inside the figures: a page of colour images stays below 5 MB."""
 
 
+_VALIDATED_ON = {
+    "validation": "training images held out for validation",
+    "test": "the test images",
+}
+
+
 class Subject(NamedTuple):
     """Whom a report is about."""
 
@@ -56,7 +62,7 @@ def write(path: Path, subject: Subject, gallery: Gallery) -> None:
         OutputError: the file cannot be written.
     """
     found = evaluation(gallery.vae, gallery.images, seed=gallery.seed)
-    remarks = scorecard.remarks(gallery.vae, gallery.images)
+    remarks = scorecard.remarks(gallery.vae, subject.facts, gallery.images)
     settings = _config(subject).get("settings")
     if settings is not None:
         config = TrainConfig.checked(settings, "config.json")
@@ -107,10 +113,16 @@ def in_a_sentence(facts: Facts) -> str:
     epochs = "1 epoch" if facts.epochs == 1 else f"{facts.epochs} epochs"
     recipe = f", recipe {facts.recipe}" if facts.recipe else ""
     drawn = {"none": "", "dynamic": " binarised anew every epoch", "static": " binarised once"}
-    course = f" for {epochs} ({facts.images:,} images seen{recipe})" if facts.epochs else ""
+    best = ""
+    if facts.kept == "best":
+        best = f", the best of {facts.run_epochs}" if facts.run_epochs else ", the best so far"
+    course = f" for {epochs}{best} ({facts.images:,} images seen{recipe})" if facts.epochs else ""
     bound = ""
     if facts.bound is not None:
-        bound = f", which left it a validation bound of {facts.bound:.2f} nats per image"
+        bound = (
+            f", which left it a bound of {facts.bound:.2f} nats per image on "
+            f"{_VALIDATED_ON[facts.validated_on]}"
+        )
     return (
         f"A convolutional variational autoencoder with {latents}, network {model.network}, "
         f"likelihood {model.likelihood}, for {kind} images of {height}x{width} pixels; trained on "

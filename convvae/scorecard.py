@@ -12,6 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from convvae import doctor
+from convvae.checkpoint import Facts
 from convvae.evaluate import Estimate, Evaluation, Undefined, evaluation
 from convvae.files import make_folder, write_text
 from convvae.model import VAE
@@ -33,6 +34,7 @@ class Section(NamedTuple):
 
 def run(
     vae: VAE,
+    facts: Facts,
     images: Tensor,
     protocol: dict[str, Any],
     path: Path | None,
@@ -42,6 +44,7 @@ def run(
 
     Arguments:
         vae: The model.
+        facts: What its file says of it.
         images: uint8, shape [N, C, H, W].
         protocol: How it is done: model, data, images, samples, seeds.
         path: JSON file to write.
@@ -69,7 +72,7 @@ def run(
     console.print("\n".join(lines(found)), highlight=False, markup=False, soft_wrap=True)
     for part in more.values():
         console.print("\n".join(part_lines(part)), highlight=False, markup=False, soft_wrap=True)
-    for remark in remarks(vae, images):
+    for remark in remarks(vae, facts, images):
         console.print(remark, highlight=False, markup=False, soft_wrap=True)
     if path is not None:
         write_text(
@@ -109,9 +112,9 @@ def rows(found: Evaluation) -> list[tuple[str, str, str]]:
     return table
 
 
-def remarks(vae: VAE, images: Tensor) -> list[str]:
+def remarks(vae: VAE, facts: Facts, images: Tensor) -> list[str]:
     """What a reader of the numbers must know, and what the doctor finds."""
-    found = [*doctor.of_images(images, vae.config.likelihood), *doctor.of_model(vae, images)]
+    found = doctor.of_images(images, vae.config.likelihood) + doctor.of_model(vae, images, facts)
     said = [str(remark) for remark in found]
     if len(images) == 1:
         said.append("note: standard errors and active units are not defined for one image")

@@ -1,4 +1,4 @@
-"""A run for TensorBoard: numbers, pictures, and test images among their latents.
+"""A run for TensorBoard: numbers, pictures, and validation images among their latents.
 
     tensorboard --logdir runs
 
@@ -35,9 +35,10 @@ PAIRS, SAMPLES, POINTS = 64, 128, 1000
 class TensorBoard(Callback):
     """Writes a run for TensorBoard, into the run's folder `tensorboard`.
 
-    Every recorded number as a curve; after every epoch test images beside their reconstructions,
-    and samples; at the end the posterior means of test images for the projector, with the images
-    and their labels. After --resume it goes on where the run does.
+    Every recorded number as a curve; after every epoch validation images beside their
+    reconstructions, and samples; at the end the posterior means of validation images for the
+    projector, with the images and their labels. Where no images are held out for validation they
+    are the test images, and called so. After --resume it goes on where the run does.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -71,13 +72,14 @@ class TensorBoard(Callback):
         assert self._writer
         seen = row["images"]
         for title, name in CURVES.items():
-            for part, prefix in (("training", "train"), ("validation", "val")):
+            for part, prefix in (("training", "train"), (self.run.validated_on, "val")):
                 if row[f"{prefix}_{name}"] is not None:
                     self._writer.add_scalar(f"{title}/{part}", row[f"{prefix}_{name}"], seen)
         self._writer.add_scalar("speed/images a second", row["images_per_second"], seen)
         some = self.run.validation[:PAIRS]
+        pairs = paired_grid(some, reconstruct(vae, some))
         sheets = {
-            "test images, each with its reconstruction": paired_grid(some, reconstruct(vae, some)),
+            f"{self.run.validated_on} images, each with its reconstruction": pairs,
             "samples": grid(generate(vae, SAMPLES, seed=self.run.config.seed)),
         }
         for title, sheet in sheets.items():
@@ -85,14 +87,14 @@ class TensorBoard(Callback):
         self._writer.flush()
 
     def finish(self) -> None:
-        """Add test images among their latents, for the projector."""
+        """Add validation images among their latents, for the projector."""
         assert self._writer
         images, labels = self.run.validation[:POINTS], self.run.labels
         self._writer.add_embedding(
             latents(self.run.vae, images)[0],
             metadata=None if labels is None else labels[: len(images)].tolist(),
             label_img=_square(_visible(to_unit(images))),
-            tag="posterior means of test images",
+            tag=f"posterior means of {self.run.validated_on} images",
         )
 
     def close(self) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -17,16 +17,18 @@ from torch import Tensor
 from convvae import data, doctor, runtime, sheets
 from convvae.callbacks import Callback, Run, Together
 from convvae.captured import make_step
-from convvae.checkpoint import Facts, RunFolder, next_run_folder, save_model
-from convvae.config import TrainConfig
-from convvae.data.pixels import binarize, binarize_once
+from convvae.checkpoint import Facts, RunFolder, load_facts, load_model, next_run_folder, save_model
+from convvae.config import TrainConfig, ValidatedOn
+from convvae.data.pixels import binarize
 from convvae.errors import ConfigError, StoppedError
+from convvae.holdout import RunImages, load_run_images
 from convvae.learner import Learner, Position
-from convvae.loop import Plan, not_finite, train_epoch, validation_means
+from convvae.loop import Plan, not_finite, train_epoch, validate
 from convvae.model import VAE
 from convvae.objectives import Means, squared_error_and_kl
 from convvae.progress import TrainingDisplay
 from convvae.records import (
+    PREVIEW,
     check_same_images,
     draw_pictures,
     joint_picture,
@@ -46,7 +48,8 @@ def train(
 
     Arguments:
         config: Everything about the run.
-        console: Where to show progress; nowhere if absent.
+        console: Where to show the settings, the progress and remarks, as the command does. Absent,
+            progress and remarks go to standard output; `Console(quiet=True)` shows nothing.
         resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
         callbacks: What else watches the run, see `convvae.callbacks`.
 
@@ -58,41 +61,40 @@ def train(
         NonFiniteLossError: the loss became infinite or not a number.
         StoppedError: Ctrl-C, SIGTERM, or a callback; everything is saved.
     """
-    console = console or Console(quiet=True)
+    shown = console or Console()
     tensorboard = [TensorBoard()] if config.tensorboard else []
-    watch = Together([TrainingDisplay(console), *tensorboard, *callbacks])
+    watch = Together([TrainingDisplay(shown), *tensorboard, *callbacks])
     config, device = resolve(config)
     out = config.out or _default_folder(config)
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    trained_on, held_out = load_images(config, "train"), load_images(config, "test")
-    images, validation = trained_on.images, held_out.images
-    plan = Plan(config, len(images))
-    channels, height, width = images.shape[1:]
-    model = config.model((height, width), channels)
-    learner = Learner(config, model, device, len(images))
+    images = load_run_images(config)
+    plan = Plan(config, images.rows)
+    channels, height, width = images.source.images.shape[1:]
+    learner = Learner(config, config.model((height, width), channels), device, len(images.rows))
 
     if config.compile == "on":
         runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)
     if resume:
-        run, position = take_up(learner, trained_on, resume, console)
+        run, position = take_up(learner, images.source, resume, shown)
     else:
         run, position = begin(learner, images, out)
     redrawn = config.binarize == "dynamic"
-    step = make_step(learner, (images.clone() if redrawn else images).to(device))
-    write_config(run, config, learner.vae.config, trained_on, device, step.engine, position)
-    announce(console, config, learner.vae, device)
-    say(console, doctor.of_images(validation, config.likelihood))
+    pixels = images.source.images
+    step = make_step(learner, (pixels.clone() if redrawn else pixels).to(device))
+    write_config(run, config, learner.vae.config, images.source, device, step.engine, position)
+    if console:
+        announce(console, config, learner.vae, device)
+    say(shown, [images.in_words(config.validation)])
+    say(shown, doctor.of_images(images.test.images, config.likelihood))
 
     with closing(watch), stop_flag() as stop:
-        total, labels = plan.total_images, held_out.labels
-        facts = Run(run, config, learner.weights, position, total, validation, stop, labels)
-        watch.start(facts)
-        while position.epoch < config.epochs:
+        watch.start(start_of(run, learner, plan, images, position, stop))
+        while not is_over(config, position):
             if redrawn:
                 draws = runtime.generator(config.seed, "binarize", position.epoch)
-                step.images.copy_(binarize(images, draws))
+                step.images.copy_(binarize(pixels, draws))
             train_means = train_epoch(learner, step, plan, position, run, watch, stop)
             if stop.is_set():
                 learner.save(run.resume, position)
@@ -100,25 +102,96 @@ def train(
                     f"stopped in epoch {position.epoch + 1} of {config.epochs}; everything is "
                     f"saved, continue with: convvae train --resume {run.path}"
                 )
-            val_means = validation_means(learner, validation, plan.last_pace(position.epoch))
-            finish_epoch(learner, train_means, val_means, validation, position, run, watch)
-        draw_pictures(run, learner.weights, step.images.cpu(), validation, config.seed)
-        conclude(run, learner, held_out, console)
+            finish_epoch(learner, train_means, plan, images, position, run, watch)
+        conclude(run, learner, step.images, images, position, shown)
         watch.finish()
-    console.print(f"wrote {run.path}", soft_wrap=True, highlight=False)
+    say(shown, [f"wrote {run.path}"])
     return run
 
 
-def conclude(run: RunFolder, learner: Learner, test: data.ImageSet, console: Console) -> None:
-    """Say what looks wrong with a finished run, and write the page about it."""
-    config, vae = learner.config, learner.weights
+def start_of(
+    run: RunFolder,
+    learner: Learner,
+    plan: Plan,
+    images: RunImages,
+    position: Position,
+    stop: threading.Event,
+) -> Run:
+    """The run as it starts, for callbacks."""
+    return Run(
+        folder=run,
+        config=learner.config,
+        vae=learner.weights,
+        position=position,
+        total_images=plan.total_images,
+        validation=images.validation.images,
+        stop=stop,
+        labels=images.validation.labels,
+        validated_on=images.validated_on,
+    )
+
+
+def is_over(config: TrainConfig, position: Position) -> bool:
+    """Whether a run has all its epochs, or its patience is at an end."""
+    return position.epoch >= config.epochs or is_out_of_patience(config, position)
+
+
+def is_out_of_patience(config: TrainConfig, position: Position) -> bool:
+    """Whether so many epochs as the run allows did no better than the best one."""
+    if config.patience is None or not position.best_epoch:
+        return False
+    return position.epoch - position.best_epoch >= config.patience
+
+
+def conclude(
+    run: RunFolder,
+    learner: Learner,
+    pixels: Tensor,
+    images: RunImages,
+    position: Position,
+    console: Console,
+) -> None:
+    """Take the weights that are kept, draw them, say what looks wrong, and write the page.
+
+    Arguments:
+        run: The folder of the finished run.
+        learner: What has learnt; `learner.weights` are the kept ones afterwards.
+        pixels: All training images as they were trained on, uint8 [N, C, H, W].
+        images: The images of the run.
+        position: Where it stands.
+        console: Where to say it.
+    """
+    config, vae, test = learner.config, learner.weights, images.test
+    if position.best_epoch:
+        say(console, keep_best(run, vae, position, config))
+    some = images.rows[:PREVIEW].to(pixels.device)
+    draw_pictures(run, vae, pixels[some].cpu(), test.images, config.seed)
     say(console, doctor.of_run(config, run.read_metrics()))
-    say(console, doctor.of_model(vae, test.images))
+    say(console, doctor.of_model(vae, test.images, load_facts(run.path)))
     if config.report:
         write_report(run, vae, test, config.seed)
 
 
-def begin(learner: Learner, images: Tensor, folder: Path) -> tuple[RunFolder, Position]:
+def keep_best(run: RunFolder, vae: VAE, position: Position, config: TrainConfig) -> Iterator[str]:
+    """Put the kept weights into a model, note in their file that the run is over, and say both.
+
+    Raises:
+        ModelFileError: the file of the best weights is not whole.
+    """
+    kept, facts = load_model(run.model)
+    vae.load_state_dict(kept.state_dict())
+    save_model(run.model, vae, facts.model_copy(update={"run_epochs": position.epoch}))
+    best, last = position.best_epoch, position.epoch
+    if is_out_of_patience(config, position):
+        yield f"stopped after epoch {last}: {last - best} epochs did no better on validation images"
+    yield (
+        f"kept the weights of epoch {best} of {last}, the best on validation images: loss "
+        f"{position.best_loss:.2f}, bound {facts.bound:.2f} nats per image; the last are in "
+        f"{run.last}"
+    )
+
+
+def begin(learner: Learner, images: RunImages, folder: Path) -> tuple[RunFolder, Position]:
     """Make a run folder, and save the start in it.
 
     Raises:
@@ -127,7 +200,7 @@ def begin(learner: Learner, images: Tensor, folder: Path) -> tuple[RunFolder, Po
     """
     run, position = RunFolder.create(folder), Position()
     if learner.config.output_bias == "mean":
-        learner.start_at(mean_pixel(images))
+        learner.start_at(mean_pixel(images.source.images, images.rows))
     learner.save(run.resume, position)
     return run, position
 
@@ -149,14 +222,12 @@ def take_up(
         raise ConfigError(f"{folder} has {position.epoch} epochs already; ask for more")
     run.rewind_metrics(position.epoch, position.images)
     if position.epoch_images and not learner.sums_are_whole:
-        console.print(
+        note = (
             f"note: {run.resume} is of a version that did not sum the losses; train_loss of epoch "
             f"{position.epoch + 1} has -log p(x|z) + beta KL for its first "
-            f"{position.epoch_images:,} images",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
+            f"{position.epoch_images:,} images"
         )
+        say(console, [note])
     return run, position
 
 
@@ -179,26 +250,29 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
 def finish_epoch(
     learner: Learner,
     train_means: Means,
-    val_means: Means,
-    validation: Tensor,
+    plan: Plan,
+    images: RunImages,
     position: Position,
     run: RunFolder,
     watch: Callback,
 ) -> None:
-    """Record, save and draw at the end of an epoch; then stand at the next one.
+    """Validate, record, save and draw at the end of an epoch; then stand at the next one.
 
     Raises:
         NonFiniteLossError: the loss of the validation images is infinite or not a number.
     """
     config, vae = learner.config, learner.weights
-    if not val_means.is_finite():
+    means, full_loss = validate(learner, images.validation.images, plan.last_pace(position.epoch))
+    if not (means.is_finite() and math.isfinite(full_loss)):
         raise not_finite("the loss of the validation images is not finite", position, run)
     row = {
         "event": "epoch",
         "epoch": position.epoch + 1,
         "images": position.images,
         **numbers("train", train_means, config, vae),
-        **numbers("val", val_means, config, vae),
+        **numbers("val", means, config, vae),
+        "val_full_loss": full_loss,
+        "validated_on": images.validated_on,
         "seconds": position.seconds,
         "images_per_second": position.epoch_images / position.seconds,
     }
@@ -207,8 +281,26 @@ def finish_epoch(
 
     position.next_epoch()
     learner.sums.zero_()
-    facts = Facts(
-        model=vae.config,
+    facts = facts_of(learner, position, float(means.bound), images.validated_on)
+    if images.held_out is None:
+        save_model(run.model, vae, facts)
+    else:
+        save_model(run.last, vae, facts)
+        if position.is_best(full_loss):
+            save_model(run.model, vae, facts.model_copy(update={"kept": "best"}))
+    learner.save(run.resume, position)
+    if config.preview:
+        name = f"epoch-{position.epoch:04}.png"
+        sheets.save_png(run.pictures / name, joint_picture(vae, images.test.images, config.seed))
+
+
+def facts_of(
+    learner: Learner, position: Position, bound: float, validated_on: ValidatedOn
+) -> Facts:
+    """What a model file says of the weights at a position."""
+    config = learner.config
+    return Facts(
+        model=learner.weights.config,
         data=config.data,
         crop=config.crop,
         split=config.split,
@@ -218,14 +310,10 @@ def finish_epoch(
         binarize_seed=config.binarize_seed,
         epochs=position.epoch,
         images=position.images,
-        bound=float(val_means.bound),
+        bound=bound,
+        validated_on=validated_on,
         versions=runtime.versions(),
     )
-    save_model(run.model, vae, facts)
-    learner.save(run.resume, position)
-    if config.preview:
-        name = f"epoch-{position.epoch:04}.png"
-        sheets.save_png(run.pictures / name, joint_picture(vae, validation, config.seed))
 
 
 def numbers(prefix: str, means: Means, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
@@ -244,30 +332,15 @@ def numbers(prefix: str, means: Means, config: TrainConfig, vae: VAE) -> dict[st
     }
 
 
-def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
-    """The run's images of a split, of its size and channels.
+def mean_pixel(images: Tensor, rows: Tensor) -> Tensor:
+    """Mean intensity of each channel in [0, 1], shape [C].
 
-    `limit` cuts the training images only. Test images are binarised once if the run binarises at
-    all, training images if it does so once.
+    Arguments:
+        images: uint8, shape [M, C, H, W].
+        rows: Places of those that count, int64 [N].
     """
-    prepare = data.Preparation(
-        image_size=config.image_size,
-        channels=config.channels,
-        crop=config.crop,
-        split=config.split,
-        skip_bad=config.skip_bad,
-    )
-    limit = config.limit if split == "train" else None
-    found = data.load(config.data, split, data_dir=config.data_dir, limit=limit, prepare=prepare)
-    if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
-        return replace(found, images=binarize_once(found.images, split, config.binarize_seed))
-    return found
-
-
-def mean_pixel(images: Tensor) -> Tensor:
-    """Mean intensity of each channel in [0, 1], shape [C], of images uint8 [N, C, H, W]."""
-    sums = torch.stack([part.sum((0, 2, 3)) for part in images.split(1000)]).sum(0)
-    return (sums / (255 * images[:, 0].numel())).float()
+    sums = torch.stack([images[part].sum((0, 2, 3)) for part in rows.split(1000)]).sum(0)
+    return (sums / (255 * len(rows) * images[0, 0].numel())).float()
 
 
 def announce(console: Console, config: TrainConfig, vae: VAE, device: torch.device) -> None:
@@ -278,10 +351,10 @@ def announce(console: Console, config: TrainConfig, vae: VAE, device: torch.devi
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
 
 
-def say(console: Console, remarks: Iterable[doctor.Remark]) -> None:
-    """Print the doctor's remarks, a line each."""
-    for remark in remarks:
-        console.print(str(remark), soft_wrap=True, highlight=False, markup=False)
+def say(console: Console, lines: Iterable[object]) -> None:
+    """Print remarks and notes, a line each."""
+    for line in lines:
+        console.print(str(line), soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

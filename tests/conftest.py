@@ -40,6 +40,7 @@ def tiny_config(tmp_path):
         batch_size=32,
         log_every=2,
         report=False,
+        validation=0,
         device="cpu",
         out=tmp_path / "run",
     )
@@ -56,6 +57,7 @@ def finished_run(tmp_path_factory):
         epochs=2,
         batch_size=50,
         log_every=2,
+        validation=0,
         device="cpu",
         out=tmp_path_factory.mktemp("runs") / "digits",
     )

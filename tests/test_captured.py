@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from convvae.augment import draw_moves
 from convvae.captured import WARM_UP, CapturedStep, PlainStep, make_step
 from convvae.config import TrainConfig
 from convvae.learner import Learner, pace
@@ -48,7 +49,8 @@ def run(step, config, sizes):
         generator = torch.Generator().manual_seed(number)
         index = torch.randperm(40, generator=generator)[:size]
         eps = torch.randn(1, size, 3, generator=generator)
-        losses.append(step(index, eps, pace(config, seen, sum(sizes))))
+        moves = draw_moves(config.augment, size, (12, 10), 0, seen)
+        losses.append(step(index, eps, pace(config, seen, sum(sizes)), moves))
         seen += size
     return torch.stack(losses)
 
@@ -60,6 +62,7 @@ def run(step, config, sizes):
         {"schedule": "cosine", "bias_correction": False},
         {"ema_images": 12, "clip_norm": 0.1},
         {"optimizer": "muon", "kl_schedule": "linear", "kl_warmup": 30},
+        {"augment": "flip-shift"},
     ],
 )
 def test_replayed_steps_are_the_plain_ones_to_the_bit(settings):
@@ -75,6 +78,13 @@ def test_replayed_steps_are_the_plain_ones_to_the_bit(settings):
     assert torch.equal(one.sums, other.sums)
     assert recorder.recorded == 1
     assert recorder.replayed == len(sizes) - WARM_UP - 1
+
+
+def test_moved_images_are_what_is_learnt_from():
+    one, other = learner(augment="flip-shift"), learner()
+    sizes = [BATCH] * 2
+    moved = run(PlainStep(one, images()), one.config, sizes)
+    assert not torch.equal(moved, run(PlainStep(other, images()), other.config, sizes))
 
 
 def test_a_returned_loss_is_not_overwritten_by_the_next_step():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from convvae import data, doctor
-from convvae.checkpoint import load_model
+from convvae.checkpoint import Facts, load_model
 from convvae.config import ModelConfig, TrainConfig
 from convvae.model import VAE
 
@@ -37,6 +37,12 @@ def made(**settings):
     return VAE(ModelConfig(**(config | settings))).eval()
 
 
+def facts(vae, epochs=20, **values):
+    return Facts(
+        model=vae.config, data="digits", epochs=epochs, images=100 * epochs, versions={}
+    ).model_copy(update=values)
+
+
 def silence(vae, dims):
     """Make the posterior of the first latents the prior, whatever the image."""
     with torch.no_grad():
@@ -57,7 +63,7 @@ def test_dead_latents_are_counted(dead, words, posterior):
         # A flow that is the identity leaves the latents to the Gaussian.
         for parameter in vae.flow.parameters():
             parameter.data.zero_()
-    said = [remark.finding for remark in doctor.of_model(vae, IMAGES)]
+    said = [remark.finding for remark in doctor.of_model(vae, IMAGES, facts(vae))]
     assert len(said) == (words is not None)
     assert not said or words in said[0]
 
@@ -70,11 +76,33 @@ def test_log_variances_at_their_clamp_are_counted(posterior):
         vae.encoder.proj_logvar.bias[1] = -1000.0
     assert doctor.clamped(vae, IMAGES) == pytest.approx(1 / 3)
     assert any("33.3% of the log-variances" in remark.finding
-               for remark in doctor.of_model(vae, IMAGES))  # fmt: skip
+               for remark in doctor.of_model(vae, IMAGES, facts(vae)))  # fmt: skip
 
 
 def test_one_image_says_nothing_of_the_latents():
-    assert doctor.of_model(made(), IMAGES[:1]) == []
+    vae = made()
+    assert doctor.of_model(vae, IMAGES[:1], facts(vae)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "early"),
+    [
+        ({"epochs": 1}, True),
+        ({"epochs": 4}, True),
+        ({"epochs": 5}, False),
+        ({"epochs": 1, "images": 1_281_167}, False),  # one pass over a large set is a training
+        ({"epochs": 2, "kept": "best", "run_epochs": 30}, False),  # none of 28 more did better
+        ({"epochs": 0, "source": "mlx"}, False),
+    ],
+)
+@pytest.mark.parametrize("dead", [2, 3])
+def test_a_training_that_has_only_started_is_told_to_go_on(values, early, dead):
+    vae = made()
+    silence(vae, dead)
+    (remark,) = doctor.of_model(vae, IMAGES, facts(vae, **values))
+    assert remark.finding.startswith("so far, after ") == early
+    assert ("--latent-dims" in remark.cure) == (not early and dead == 2)
+    assert ("--beta" in remark.cure) == (not early)
 
 
 def epoch(number, val, train):
@@ -91,13 +119,14 @@ def epoch(number, val, train):
         ([(-95, -100), (-99, -104)], False),  # training fell too: that is no overfitting
     ],
 )
-def test_overfitting_is_a_validation_bound_that_falls_while_training_rises(bounds, found):
-    rows = [epoch(number, *pair) for number, pair in enumerate(bounds, 1)]
+@pytest.mark.parametrize("of", ["test", "validation"])
+def test_overfitting_is_a_validation_bound_that_falls_while_training_rises(bounds, found, of):
+    rows = [epoch(number, *pair) | {"validated_on": of} for number, pair in enumerate(bounds, 1)]
     said = doctor.of_run(TrainConfig(data="digits"), rows)
     assert len(said) == found
     if found:
-        assert "best after epoch 2 and has lost 4.00 nats" in said[0].finding
-        assert "train for 2 epochs" in said[0].cure
+        assert f"the {of} bound was best after epoch 2 and had lost 4.00 nats" in said[0].finding
+        assert ("--validation 0.1" in said[0].cure) == (of == "test")
 
 
 def test_a_spike_in_the_loss_is_found_and_a_falling_loss_is_none():
@@ -129,5 +158,5 @@ def test_weights_that_leave_a_part_of_the_bound_out_are_named(settings, words):
 def test_the_shipped_models_are_in_good_health():
     images = data.load("digits", "test").images
     for name in ("mlx-cvae",):
-        vae, facts = load_model(name)
-        assert doctor.of_model(vae, data.resize(images, facts.model.image_size)) == []
+        vae, own = load_model(name)
+        assert doctor.of_model(vae, data.resize(images, own.model.image_size), own) == []

@@ -56,7 +56,13 @@ def test_its_defaults_are_those_of_a_run():
 def test_it_trains_to_the_weights_of_the_command(digits, fitted, tmp_path):
     settings = {key: value for key, value in TINY.items() if key != "random_state"}
     config = TrainConfig(
-        data="digits", limit=100, seed=0, preview=False, out=tmp_path / "run", **settings
+        data="digits",
+        limit=100,
+        seed=0,
+        validation=0,
+        preview=False,
+        out=tmp_path / "run",
+        **settings,
     )
     trained, _ = load_model(train(config).path)
     assert equal(weights(fitted), trained.state_dict())

@@ -32,7 +32,7 @@ def texts(figure):
 
 
 def rows():
-    row = {"event": "epoch", "train_kl": 1.0, "val_kl": 1.5}
+    row = {"event": "epoch", "train_kl": 1.0, "val_kl": 1.5, "validated_on": "validation"}
     return [
         {"event": "log", "images": 50, "loss": 12.0},
         {**row, "images": 100, "train_loss": 10.0, "val_loss": 9.0},
@@ -50,6 +50,38 @@ def test_the_training_curves_show_every_row_with_its_unit():
     assert kl.lines[1].get_xydata().tolist() == [[100, 1.5], [200, 1.5]]
     assert {axes.get_ylabel() for axes in figure.axes} == {"nats per image"}
     drawn(figure)
+
+
+@pytest.mark.parametrize(
+    ("of", "labels"),
+    [
+        ("test", {"training, mean of the epoch", "test images"}),
+        # Rows of before: what stands in the place of the loss was not what single batches show.
+        (
+            None,
+            {
+                "training, mean of the epoch: −log p(x|z) + β KL",
+                "test images: −log p(x|z) + β KL",
+            },
+        ),
+    ],
+)
+def test_the_curves_are_called_what_they_are(of, labels):
+    changed = [{**row, "validated_on": of} for row in rows()]
+    if of is None:
+        changed = [{k: v for k, v in row.items() if k != "validated_on"} for row in changed]
+    figure = figures.training_curves(changed)
+    (legend,) = figure.legends
+    shown = {text.get_text() for text in legend.get_texts()}
+    assert shown == labels | {"training, single batches"}
+    drawn(figure)
+
+
+def test_a_run_resumed_by_a_newer_version_does_not_join_two_quantities():
+    old, new = rows()[1], rows()[2]
+    del old["validated_on"]
+    loss = figures.training_curves([old, new]).axes[0]
+    assert [len(line.get_xydata()) for line in loss.lines] == [1, 1, 1, 1]
 
 
 def test_the_frame_of_the_loss_leaves_the_first_tenth_of_the_epochs_out():

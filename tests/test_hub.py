@@ -67,7 +67,7 @@ def test_the_card_is_one_that_the_hub_can_read(finished_run, tmp_path):
     assert card.data.library_name == "convvae"
     assert "variational-autoencoder" in card.data.tags
     _, facts = load_model(finished_run.path)
-    assert f"| validation bound | {facts.bound:.2f} nats/image |" in card.text
+    assert f"| bound | {facts.bound:.2f} nats per image (test images) |" in card.text
     assert "| images | 8x8, 1 channel |" in card.text
     assert "None" not in card.text
     assert "gaussian of variance 0.5" in card.text

@@ -11,10 +11,11 @@ from convvae.config import TrainConfig
 from convvae.data.pixels import to_unit
 from convvae.errors import StoppedError
 from convvae.evaluate import evaluating, own_noise
+from convvae.holdout import load_images
 from convvae.learner import kl_capacity, kl_weight
 from convvae.loop import Plan, in_batches
 from convvae.objectives import draw, training_loss
-from convvae.training import load_images, train
+from convvae.training import train
 
 OBJECTIVES = {
     "beta": {"beta": 3.0},
@@ -36,7 +37,7 @@ def recorded(request, tmp_path_factory):
     settings = {
         "data": "digits", "limit": 100, "max_filters": 8, "latent_dims": 2, "epochs": 2,
         "batch_size": 32, "log_every": 1, "report": False, "preview": False, "device": "cpu",
-        "precision": "float32", "out": tmp_path_factory.mktemp("recorded") / "run",
+        "precision": "float32", "validation": 0, "out": tmp_path_factory.mktemp("recorded") / "run",
     }  # fmt: skip
     config = TrainConfig.model_validate(settings | OBJECTIVES[request.param])
     return config, train(config, Console(quiet=True))
@@ -87,7 +88,7 @@ def test_a_cyclical_weight_at_an_epochs_end_is_that_of_its_last_step(tiny_config
 @pytest.mark.parametrize(("settings", "epochs"), [({}, 2), ({"drop_last": True}, 2)])
 def test_the_last_pace_is_that_of_the_last_step(settings, epochs):
     config = TrainConfig(data="digits", batch_size=4, epochs=epochs, schedule="cosine", **settings)
-    plan = Plan(config, 10)
+    plan = Plan(config, torch.arange(10))
     assert plan.last_pace(0).images == (4 if settings else 8)
     assert plan.last_pace(1).images == (12 if settings else 18)
 
@@ -98,15 +99,9 @@ def test_a_single_image_left_over_joins_the_last_batch():
 
 
 @pytest.mark.parametrize("objective", [{"mmd": 10.0}, {"objective": "beta-tc"}])
-def test_a_single_validation_image_has_a_loss(objective, tiny_config, monkeypatch):
-    from convvae import training
-
-    def few(config, split, load=training.load_images):
-        found = load(config, split)
-        return found.take(torch.arange(1)) if split == "test" else found
-
-    monkeypatch.setattr(training, "load_images", few)
-    row = train(tiny_config.model_copy(update=objective), Console(quiet=True)).read_metrics()[-1]
+def test_a_single_validation_image_has_a_loss(objective, tiny_config):
+    config = tiny_config.model_copy(update=objective | {"validation": 0.01})
+    row = train(config, Console(quiet=True)).read_metrics()[-1]
     assert row["val_loss"] < 1e6
 
 

@@ -22,6 +22,7 @@ ROW = {
     "train_loss": 105.25,
     "train_bound": -105.25,
     "val_bound": -104.5,
+    "validated_on": "test",
     "train_squared_error_and_kl": 8318.4,
     "images_per_second": 1804.0,
     "seconds": 33.26,
@@ -54,7 +55,7 @@ def shown(terminal, *calls):
 def test_an_epoch_is_one_line_with_units(terminal):
     text = shown(terminal, lambda display: display.epoch(ROW, RUN.vae))
     expected = (
-        "epoch 2/4  loss 105.25  bound -105.25 (validation -104.50) nats/image  "
+        "epoch 2/4  loss 105.25  bound -105.25 (test -104.50) nats/image  "
         "squared error + KL 8,318/batch  1,804 im/s  33.3 s"
     )
     assert expected in text

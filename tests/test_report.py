@@ -10,6 +10,7 @@ from convvae.config import ModelConfig
 from convvae.errors import OutputError
 from convvae.gallery import Gallery
 from convvae.model import VAE
+from convvae.report import in_a_sentence
 
 
 class Page(HTMLParser):
@@ -35,7 +36,7 @@ def page(finished_run):
 
 def test_training_ends_with_the_page(page, finished_run):
     facts, words = load_facts(finished_run.path), " ".join(Page(page).words)
-    assert f"validation bound of {facts.bound:.2f} nats per image" in words
+    assert f"a bound of {facts.bound:.2f} nats per image on the test images" in words
     assert "360 of 360 test images of digits, drawn by seed 0" in words
     assert "nats per image" in words
     for name, value in RunFolder(finished_run.path).read_config()["settings"].items():
@@ -46,18 +47,27 @@ def test_training_ends_with_the_page(page, finished_run):
         assert version in words
 
 
+def test_a_model_that_was_kept_as_the_best_says_so(finished_run):
+    facts = load_facts(finished_run.path)
+    kept = facts.model_copy(update={"kept": "best", "validated_on": "validation"})
+    assert "for 2 epochs, the best so far (400 images seen)" in in_a_sentence(kept)
+    over = in_a_sentence(kept.model_copy(update={"run_epochs": 9}))
+    assert "for 2 epochs, the best of 9 (400 images seen)" in over
+    assert "nats per image on training images held out for validation." in over
+
+
 def test_the_numbers_are_those_of_evaluate(page, finished_run):
     from convvae import data, scorecard
     from convvae.evaluate import evaluation
 
-    vae, _ = load_model(finished_run.path)
+    vae, facts = load_model(finished_run.path)
     images = data.load("digits", "test").images
     found = evaluation(vae, images, seed=0)
     words = Page(page).words
     for _, value, unit in scorecard.rows(found):
         assert value in words
         assert unit in words
-    for remark in scorecard.remarks(vae, images):
+    for remark in scorecard.remarks(vae, facts, images):
         assert remark in words
 
 

@@ -23,6 +23,7 @@ def read(run):
 def tracked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracked") / "run"
     words = "digits --limit 96 --max-filters 8 --latent-dims 2 --batch-size 32 --log-every 1"
+    words += " --validation 0"
     assert (
         main(["train", *words.split(), "--epochs", "1", "--tensorboard", "--out", str(folder)]) == 0
     )
@@ -36,9 +37,9 @@ def test_every_recorded_number_is_a_curve_over_images_also_after_resuming(tracke
     log, rows = read(tracked), tracked.read_metrics()
     for kind, tag, name in (
         ("log", "loss, nats an image/single batches", "loss"),
-        ("epoch", "bound, nats an image/validation", "val_bound"),
+        ("epoch", "bound, nats an image/test", "val_bound"),
         ("epoch", "KL, nats an image/training", "train_kl"),
-        ("epoch", "squared error + KL, a batch/validation", "val_squared_error_and_kl"),
+        ("epoch", "squared error + KL, a batch/test", "val_squared_error_and_kl"),
     ):
         found = [(point.step, point.value) for point in log.Scalars(tag)]
         recorded = [(row["images"], row[name]) for row in rows if row["event"] == kind]
@@ -72,6 +73,14 @@ def test_the_projector_has_latents_labels_and_images(tracked):
     with Image.open(tensors.parent / "sprite.png") as sprite:
         assert sprite.width == sprite.height
         assert max(sprite.getextrema()[0]) > 200
+
+
+def test_images_held_out_are_called_validation(tiny_config):
+    held = {"validation": 0.2, "tensorboard": True, "epochs": 1, "preview": False}
+    log = read(train(tiny_config.model_copy(update=held)))
+    tags = log.Tags()
+    assert "bound, nats an image/validation" in tags["scalars"]
+    assert "validation images, each with its reconstruction" in tags["images"]
 
 
 def test_a_run_without_it_writes_nothing(finished_run):

@@ -19,8 +19,9 @@ from convvae.errors import (
     StoppedError,
 )
 from convvae.evaluate import mean_terms
+from convvae.holdout import load_images
 from convvae.loop import Plan
-from convvae.training import load_images, mean_pixel, resolve, train
+from convvae.training import mean_pixel, resolve, train
 
 
 def assert_same_model(a, b):
@@ -116,6 +117,7 @@ def poison(monkeypatch, number):
         {"precision": "float32"},
         {"precision": "bfloat16", "ema_images": 64, "schedule": "cosine"},
         {"precision": "float32", "optimizer": "muon", "binarize": "dynamic"},
+        {"precision": "float32", "validation": 0.2, "augment": "flip-shift", "batch_size": 20},
     ],
 )
 def test_stopped_anywhere_and_resumed_it_ends_the_same_to_the_bit(
@@ -132,6 +134,9 @@ def test_stopped_anywhere_and_resumed_it_ends_the_same_to_the_bit(
     resumed = train(config, resume=config.out)
     assert signal.getsignal(signal.SIGINT) is handler
     assert_same_model(whole, resumed)
+    assert load_facts(whole.path).model_copy(update={"versions": {}}) == load_facts(
+        resumed.path
+    ).model_copy(update={"versions": {}})
     times = {"seconds", "images_per_second"}
     rows = [
         [{k: v for k, v in row.items() if k not in times} for row in run.read_metrics()]
@@ -147,8 +152,8 @@ from convvae.config import TrainConfig, load_recipe
 from convvae.data.pixels import to_unit
 from convvae import training as module
 finish = module.finish_epoch
-def finish_and_die(learner, terms, validation, position, run, display):
-    finish(learner, terms, validation, position, run, display)
+def finish_and_die(learner, means, plan, images, position, run, watch):
+    finish(learner, means, plan, images, position, run, watch)
     if position.epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 module.finish_epoch = finish_and_die
@@ -256,7 +261,7 @@ def test_a_folder_with_someones_files_is_refused_untouched(tiny_config):
 
 def test_each_epoch_shows_every_image_once():
     config = TrainConfig(data="digits", batch_size=4)
-    plan = Plan(config, 10)
+    plan = Plan(config, torch.arange(10))
     epochs = [plan.batches(epoch) for epoch in range(2)]
     for batches in epochs:
         assert [len(batch) for batch in batches] == [4, 4, 2]
@@ -266,20 +271,22 @@ def test_each_epoch_shows_every_image_once():
 
 
 def test_an_incomplete_batch_can_be_left_out():
-    plan = Plan(TrainConfig(data="digits", batch_size=4, drop_last=True, epochs=2), 10)
+    plan = Plan(
+        TrainConfig(data="digits", batch_size=4, drop_last=True, epochs=2), torch.arange(10)
+    )
     assert [len(batch) for batch in plan.batches(0)] == [4, 4]
     assert plan.total_images == 16
 
 
 def test_a_single_image_joins_the_last_batch():
-    plan = Plan(TrainConfig(data="digits", batch_size=4), 9)
+    plan = Plan(TrainConfig(data="digits", batch_size=4), torch.arange(9))
     assert [len(batch) for batch in plan.batches(0)] == [4, 5]
 
 
 @pytest.mark.parametrize(("count", "drop_last"), [(1, False), (3, True)])
 def test_too_few_images_are_refused(count, drop_last):
     with pytest.raises(ConfigError, match="lower --batch-size"):
-        Plan(TrainConfig(data="digits", batch_size=4, drop_last=drop_last), count)
+        Plan(TrainConfig(data="digits", batch_size=4, drop_last=drop_last), torch.arange(count))
 
 
 def test_images_are_limited_and_resized(tiny_config):
@@ -290,7 +297,8 @@ def test_images_are_limited_and_resized(tiny_config):
 
 def test_the_mean_pixel_is_of_each_channel():
     images = torch.randint(0, 256, (2500, 3, 8, 9), dtype=torch.uint8)
-    torch.testing.assert_close(mean_pixel(images), (images / 255).mean((0, 2, 3)))
+    rows = torch.arange(0, 2500, 2)
+    torch.testing.assert_close(mean_pixel(images, rows), (images[rows] / 255).mean((0, 2, 3)))
 
 
 def test_too_small_images_leave_nothing_behind(tiny_config):
@@ -308,6 +316,20 @@ def test_every_setting_is_printed_at_the_start(tiny_config, capsys):
     assert "M trainable parameters" in text
     assert "epoch 2/2" in text
     assert "on cpu" in text
+    assert "none held out; val_* are of the 360 test images, which choose nothing" in text
+
+
+def test_a_call_from_python_shows_a_line_an_epoch_and_no_settings(tiny_config, capsys):
+    train(tiny_config)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert lines[-1] == f"wrote {tiny_config.out}"
+    assert not any(" = " in line for line in lines)
+
+
+def test_a_quiet_call_shows_nothing(tiny_config, capsys):
+    train(tiny_config, Console(quiet=True))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def evaluate(args: list[str]) -> None:
             sections.append(_probe(vae, train, images, source.labels, options, shown))
         if options.quality:
             sections.append(_quality(vae, train, grey, options))
-    scorecard.run(vae, images, protocol, options.json_file, sections)
+    scorecard.run(vae, facts, images, protocol, options.json_file, sections)
 
 
 def _probe(

@@ -9,7 +9,7 @@ from convvae.errors import UsageError
 from convvae.flags import parse, take_option
 
 RESUMABLE = frozenset(
-    {"data_dir", "device", "epochs", "log_every", "preview", "report", "tensorboard"}
+    {"data_dir", "device", "epochs", "log_every", "patience", "preview", "report", "tensorboard"}
 )
 """Settings that a resumed run may change; all others decide its result."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LABELS = {
+    "validation": ("training, mean of the epoch", "validation"),
+    "test": ("training, mean of the epoch", "test images"),
+    None: (
+        "training, mean of the epoch: −log p(x|z) + β KL",
+        "test images: −log p(x|z) + β KL",
+    ),
+}
+"""What the means over training images and over others are called, by what the rows say."""
 TICKS = 24
 """Bars that are numbered; of more, some."""
 
@@ -22,8 +32,9 @@ def training_curves(rows: Iterable[Mapping[str, Any]]) -> Figure:
     """Loss, log p(x|z) and KL over training, from the lines of `metrics.jsonl`; nats per image.
 
     The thin line is the loss of single batches; training means are over an epoch in training mode,
-    validation is in evaluation mode. The frame of the loss holds all but the first tenth of the
-    epochs, whose fall would flatten all that comes after it.
+    validation is in evaluation mode, on the images that the rows name. Epochs of before they named
+    them have -log p(x|z) + beta KL in the place of the loss, and are called so. The frame of the
+    loss holds all but the first tenth of the epochs, whose fall would flatten what comes after it.
     """
     rows = list(rows)
     logs = [row for row in rows if row["event"] == "log"]
@@ -50,16 +61,20 @@ def training_curves(rows: Iterable[Mapping[str, Any]]) -> Figure:
         low, high = min(values), max(values)
         loss.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or None)
     handles, labels = loss.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    columns = 3 if len(labels) <= 3 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
 
 
 def _epochs(axes: Axes, epochs: Sequence[Mapping[str, Any]], name: str) -> None:
-    seen = [row["images"] for row in epochs]
-    training = [row[f"train_{name}"] for row in epochs]
-    validation = [row[f"val_{name}"] for row in epochs]
-    axes.plot(seen, training, "o-", ms=3, color=TRAINING, label="training, mean of the epoch")
-    axes.plot(seen, validation, "s-", ms=3, color=VALIDATION, label="validation")
+    for of, group in groupby(epochs, lambda row: row.get("validated_on")):
+        rows = list(group)
+        seen = [row["images"] for row in rows]
+        training = [row[f"train_{name}"] for row in rows]
+        validation = [row[f"val_{name}"] for row in rows]
+        own, other = _LABELS[of]
+        axes.plot(seen, training, "o-", ms=3, color=TRAINING, label=own)
+        axes.plot(seen, validation, "s-", ms=3, color=VALIDATION, label=other)
 
 
 def _large_number(value: float, _place: int) -> str:

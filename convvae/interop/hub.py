@@ -141,7 +141,9 @@ def model_card(facts: Facts, parameters: int, pictures: list[str], name: str) ->
         "prior p(z)": model.prior,
         "recipe": facts.recipe,
         "epochs": f"{facts.epochs} ({facts.images:,} images seen)" if facts.epochs else None,
-        "validation bound": None if facts.bound is None else f"{facts.bound:.2f} nats/image",
+        "bound": None
+        if facts.bound is None
+        else f"{facts.bound:.2f} nats per image ({facts.validated_on} images)",
         "weights from": facts.source,
         "versions": ", ".join(f"{library} {number}" for library, number in facts.versions.items()),
     }
@@ -171,7 +173,7 @@ vae, facts = from_pretrained("{name}")
 x = vae.decode(vae.prior.sample(16)).mean  # [16, {model.channels}, {height}, {width}] in [0, 1]
 ```
 
-The validation bound is a lower bound of log p(x) in evaluation mode: higher is better, and numbers
+The bound is a lower bound of log p(x) in evaluation mode: higher is better, and numbers
 of different likelihoods do not compare.
 """
 
