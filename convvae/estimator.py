@@ -21,8 +21,9 @@ from torch import Tensor
 from convvae import evaluate, runtime
 from convvae.captured import make_step
 from convvae.checkpoint import Facts, load_model, save_model
-from convvae.config import MIN_SIDE, Architecture, TrainConfig
-from convvae.errors import ImageSizeError
+from convvae.config import Architecture, TrainConfig
+from convvae.data.rows import image_shape, pixel_range
+from convvae.errors import ConfigError
 from convvae.learner import Learner, Position
 from convvae.loop import Plan, epoch_steps, finite_means
 from convvae.training import mean_pixel, resolve
@@ -39,6 +40,8 @@ SETTINGS = (
     *("capacity", "mmd", "mc_samples", "device", "precision"),
 )
 """Parameters that are settings of `TrainConfig`, of the same name, meaning and default."""
+FIXED = (*Architecture.model_fields, "optimizer", "ema_images")
+"""Of them, those that cannot change without a new fit; the half-life of an average can."""
 DATA = "arrays"
 """What a model file says of the images that an estimator was trained on."""
 CHUNK = 1000
@@ -177,7 +180,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def partial_fit(self, X: ArrayLike | Tensor, y: object = None) -> Self:
         """Train for one pass over X, on from where the last call stopped; `lr` stays constant.
 
-        The first call, of an estimator that was not fitted, settles shape and `pixel_range_`.
+        The first call, of an estimator that was not fitted, settles shape and `pixel_range_`, and
+        the seed. Parameters that were set since take effect.
 
         Arguments:
             X: At least two images or rows.
@@ -185,9 +189,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Raises:
             As `fit`.
+            ConfigError: a parameter was set that the model or the optimizer's memory hangs on.
         """
         if self.__sklearn_is_fitted__():
             images = self._images(X, at_least=2)
+            self._take_settings()
         else:
             images = self._first_images(X)
             self._begin(images)
@@ -306,7 +312,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._sample_shape = shape
         given = shape if len(shape) > 1 and self.image_shape is None else self.image_shape
         self.image_shape_ = image_shape(values.shape[1], given)
-        self.pixel_range_ = _pixel_range(values, self.pixel_range)
+        self.pixel_range_ = pixel_range(values, self.pixel_range)
         return self._to_uint8(values)
 
     def _images(self, X: ArrayLike | Tensor, at_least: int = 1) -> Tensor:
@@ -359,9 +365,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _begin(self, images: Tensor) -> TrainConfig:
         """A new learner for images of that shape."""
         self._seed = _seed(self.random_state)
-        chosen = {name: _python(getattr(self, name)) for name in SETTINGS}
-        settings = {**chosen, "data": DATA, "seed": self._seed, "validation": 0.0}
-        config, device = resolve(TrainConfig.checked(settings, type(self).__name__))
+        config, device = self._settings()
         channels, height, width = self.image_shape_
         model = config.model((height, width), channels)
         self._learner = Learner(config, model, device, len(images))
@@ -370,6 +374,31 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._position = Position()
         self.loss_curve_: list[float] = []
         return config
+
+    def _settings(self) -> tuple[TrainConfig, torch.device]:
+        """The parameters as the settings of a run, and its device."""
+        chosen = {name: _python(getattr(self, name)) for name in SETTINGS}
+        settings = {**chosen, "data": DATA, "seed": self._seed, "validation": 0.0}
+        return resolve(TrainConfig.checked(settings, type(self).__name__))
+
+    def _take_settings(self) -> None:
+        """Go on by the parameters as they are now, with the weights and moments as they are.
+
+        Raises:
+            ConfigError: one of them cannot change without a new fit.
+        """
+        old, (config, device) = self._learner, self._settings()
+        if config == old.config:
+            return
+        for name in FIXED:
+            was, now = getattr(old.config, name), getattr(config, name)
+            if was != now and not (name == "ema_images" and was and now):
+                raise ConfigError(
+                    f"{name} was {was} when the model was made and is {now}; set it back, or call "
+                    "fit for a new model"
+                )
+        self._learner = Learner(config, old.vae.config, device, old.count)
+        self._learner.take(old.tensors())
 
     def _train(self, images: Tensor, config: TrainConfig) -> None:
         """Train for the epochs of `config`."""
@@ -423,57 +452,6 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             learner.vae.eval()
             state = {**state, "_learner": learner}
         super().__setstate__(state)
-
-
-def image_shape(features: int, given: tuple[int, ...] | None) -> tuple[int, int, int]:
-    """The shape (C, H, W) of the images that rows of so many features become.
-
-    Arguments:
-        features: Values of a row, n.
-        given: (H, W) or (C, H, W); None for the smallest square that holds a row.
-
-    Raises:
-        ImageSizeError: the images are smaller than `MIN_SIDE`.
-        ValueError: rows of n features are no images of that shape.
-    """
-    if given is None:
-        side = max(MIN_SIDE, math.isqrt(features - 1) + 1)
-        return 1, side, side
-    if len(given) not in (2, 3):
-        raise ValueError(f"image_shape is (H, W) or (C, H, W), not {tuple(given)}")
-    channels, height, width = given if len(given) == 3 else (1, *given)
-    if math.prod(given) != features:
-        raise ValueError(
-            f"image_shape {tuple(given)} has {math.prod(given)} values, but X has {features} "
-            "features"
-        )
-    if len(given) == 3 and channels > 4:
-        raise ValueError(
-            f"images of shape {tuple(given)} have {channels} channels, at most 4 are possible; "
-            "channels come first: move the last axis with np.moveaxis(X, -1, 1)"
-        )
-    if min(height, width) < MIN_SIDE:
-        raise ImageSizeError(
-            f"images of {height}x{width} pixels are too small: the networks need at least "
-            f"{MIN_SIDE} a side; enlarge them, or pass flat rows, which are padded"
-        )
-    return channels, height, width
-
-
-def _pixel_range(values: NDArray[Any], given: tuple[float, float] | None) -> tuple[float, float]:
-    """The values that are black and white.
-
-    Raises:
-        ValueError: the given ones are not in rising order.
-    """
-    if given is not None:
-        low, high = given
-        if not low < high:
-            raise ValueError(f"pixel_range ({low:g}, {high:g}) must rise, as (0, 1) does")
-        return float(low), float(high)
-    if values.dtype == np.uint8:
-        return 0.0, 255.0
-    return float(values.min()), float(values.max())
 
 
 def _plain(X: ArrayLike | Tensor) -> Any:  # noqa: ANN401

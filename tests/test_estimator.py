@@ -14,8 +14,9 @@ from convvae import data, evaluate
 from convvae.checkpoint import load_facts, load_model
 from convvae.cli import main
 from convvae.config import TrainConfig
+from convvae.data.rows import image_shape
 from convvae.errors import ConfigError, ImageSizeError
-from convvae.estimator import SETTINGS, ConvVAE, image_shape
+from convvae.estimator import SETTINGS, ConvVAE
 from convvae.training import train
 
 TINY = {"latent_dims": 2, "max_filters": 8, "epochs": 2, "device": "cpu", "random_state": 0}
@@ -73,6 +74,52 @@ def test_two_partial_fits_are_a_fit_of_two_epochs(pixels, fitted):
     parts = ConvVAE(**TINY).partial_fit(pixels).partial_fit(pixels)
     assert equal(weights(parts), weights(fitted))
     assert parts.loss_curve_ == fitted.loss_curve_
+
+
+def moved(before, after):
+    """How far the weights of one estimator are from those of another."""
+    pairs = zip(weights(before).values(), weights(after).values(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs if a.is_floating_point())
+
+
+def test_a_partial_fit_goes_by_the_learning_rate_set_since(pixels):
+    one = ConvVAE(**TINY).partial_fit(pixels)
+    before = {name: value.clone() for name, value in one.vae_.named_parameters()}
+    one.set_params(lr=1e-6, weight_decay=0.0).partial_fit(pixels)
+    # One step, of 100 images: Adam moves a weight by about lr.
+    for name, value in one.vae_.named_parameters():
+        assert (value - before[name]).abs().max() < 5e-6, name
+
+
+@pytest.mark.parametrize("settings", [{"beta": 50.0}, {"objective": "beta-tc", "beta": 6.0}])
+def test_a_partial_fit_minimises_the_objective_set_since(pixels, settings):
+    one = ConvVAE(**TINY).partial_fit(pixels)
+    again = ConvVAE(**TINY).partial_fit(pixels).partial_fit(pixels)
+    one.set_params(**settings).partial_fit(pixels)
+    assert moved(one, again) > 1e-4
+    assert one.loss_curve_[0] == again.loss_curve_[0]
+    assert one.loss_curve_[1] != again.loss_curve_[1]
+
+
+def test_parameters_set_to_what_they_were_change_nothing(pixels, fitted):
+    one = ConvVAE(**TINY).partial_fit(pixels)
+    one.set_params(lr=0.5).set_params(lr=TINY.get("lr", 1e-3), epochs=7).partial_fit(pixels)
+    assert equal(weights(one), weights(fitted))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"latent_dims": 3}, "latent_dims was 2 when the model was made and is 3"),
+        ({"optimizer": "muon"}, "optimizer was adamw"),
+        ({"ema_images": 100}, "ema_images was None"),
+    ],
+)
+def test_what_needs_a_new_fit_is_refused_and_changes_nothing(pixels, settings, words):
+    one, other = ConvVAE(**TINY).partial_fit(pixels), ConvVAE(**TINY).partial_fit(pixels)
+    with pytest.raises(ConfigError, match=words):
+        one.set_params(**settings).partial_fit(pixels)
+    assert equal(weights(one), weights(other))
 
 
 def test_a_fit_forgets_what_was_before(pixels, fitted):
