@@ -64,7 +64,7 @@ MAY_IMPORT = {
         "learner", "captured", "train",
     },
     "explorer": {
-        "errors", "files", "runtime", "data", "sheets", "model", "evaluate", "latents",
+        "errors", "files", "runtime", "data", "sheets", "model", "evaluate", "latents", "encodings",
     },
     "flags": {"errors", "config"},
 }  # fmt: skip

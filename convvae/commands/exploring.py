@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from convvae.commands.common import DataOptions, as_trained, open_images, open_model
+from convvae.commands.scoring import binarize_seed
 from convvae.config import UserPath
 from convvae.errors import MissingExtraError, OutputError
 from convvae.flags import parse
@@ -80,4 +81,4 @@ def _scene(options: ExploreOptions) -> Scene:
     print(f"encoding {len(source):,} {options.part} images of {source.name} ...", flush=True)
     title = f"{options.model} on {source.name} ({options.part})"
     crop = facts.crop if options.crop is None else options.crop
-    return Scene(vae, source.images, source.labels, title, source.classes, crop)
+    return Scene(vae, source, title, crop=crop, binarize_seed=binarize_seed(facts))

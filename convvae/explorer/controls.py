@@ -236,9 +236,9 @@ class Controls:
     def show_score(self, score: Score) -> None:
         """The numbers of the reader's image."""
         self.score.text = (
-            f"bound <b>{score.log_px - score.kl:,.1f} nats</b> = log p(x|z) {score.log_px:,.1f} "
-            f"− KL {score.kl:,.1f}; the squared error is larger than that of "
-            f"<b>{score.rank:.0%}</b> of the map's images"
+            f"bound <b>{score.bound:,.1f} nats</b> = log p(x|z) {score.bound + score.kl:,.1f} "
+            f"− KL {score.kl:,.1f}; the squared error, {score.squared_error:.4f}, is larger than "
+            f"that of <b>{score.rank:.0%}</b> of the map's images"
         )
 
     @contextmanager

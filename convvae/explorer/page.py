@@ -19,14 +19,12 @@ from bokeh.model import Model
 from bokeh.models import ColumnDataSource, CustomJS
 from torch import Tensor
 
-from convvae.data.decode import Wanted
 from convvae.errors import ConvvaeError
 from convvae.explorer.controls import BETWEEN, DECODE, LOOK, OWN, WALK, Controls
 from convvae.explorer.drawing import Film, Map
 from convvae.explorer.newest import Newest
 from convvae.explorer.scene import Scene
 from convvae.explorer.tiles import png, strip
-from convvae.explorer.upload import read_image
 from convvae.explorer.walk import STEPS, Tile, Walk
 from convvae.latents import traversal
 
@@ -377,16 +375,10 @@ class Page:
         self._slow.ask(lambda: self._score(content, invert), self._scored)
 
     def _score(self, content: bytes, invert: bool) -> Any:  # noqa: ANN401
-        config = self.scene.vae.config
-        wanted = Wanted(config.image_size, config.channels, self.scene.crop)
         try:
-            image = read_image(content, wanted)
+            return self.scene.score(self.scene.read(content, invert=invert))
         except ConvvaeError as error:
             return error
-        if invert:
-            colours = config.channels - (config.channels in (2, 4))
-            image[:colours] = 255 - image[:colours]
-        return self.scene.score(image)
 
     def _scored(self, found: Any) -> None:  # noqa: ANN401
         if isinstance(found, ConvvaeError):
