@@ -83,7 +83,7 @@ def test_one_latent_has_a_band_for_each_class():
 
 def test_classes_go_by_their_names_on_the_map_and_beside_the_pictures():
     scene = make_scene(classes=("ant", "<b>bee</b>", "cat", "dog"))
-    assert "7, class dog" in Walk(scene).pair(scene.mean[7])[1].words
+    assert "7\ndog" in Walk(scene).pair(scene.mean[7])[1].words
     drawn = Map(scene.informative(), scene.labels, scene.class_name)
     assert drawn.names.data["text"] == ["ant", "<b>bee</b>", "cat", "dog"]
 
@@ -94,7 +94,7 @@ def test_the_walk_shows_what_the_model_decodes_and_the_nearest_image(scene):
     decoded, real = walk.pair(z)
     assert np.array_equal(decoded.pixels, tiles.rgba(scene.decode(z)))
     assert np.array_equal(real.pixels, tiles.rgba(scene.images[7]))
-    assert "7, class 3" in real.words
+    assert "7\nclass 3" in real.words
 
 
 def test_the_pointer_finds_the_nearest_dot_that_is_not_hidden(scene):
@@ -227,7 +227,7 @@ def test_the_pointer_looks_decodes_and_goes_back(scene):
     page._on_pointer(event)
     page.doc.pump()
     assert np.array_equal(shown(page), as_shown(scene, scene.mean[4]))
-    assert page.pair.source.data["words"][1] == "real image: 4, class 0"
+    assert page.pair.source.data["words"][1] == "real image 4\nclass 0"
     page.controls.mode.active = DECODE
     page._on_pointer(event)
     page.doc.pump()

@@ -119,10 +119,11 @@ class Controls:
     def roots(self) -> list[Any]:
         """The layouts that the page's template places, by name."""
         buttons, gap = self.buttons, {"margin": 0, "stylesheets": [SKIN]}
+        wraps: dict[str, Any] = {**gap, "styles": {"flex-wrap": "wrap"}}
         turning = row(buttons["previous"], self.pager, buttons["next"], name="turning", **gap)
         turning.visible = self._scene.dims > SLIDERS
         return [
-            row(self.projection, self.horizontal, self.vertical, name="axes", **gap),
+            row(self.projection, self.horizontal, self.vertical, name="axes", **wraps),
             self.mode,
             column(
                 *self.sliders, name="sliders", sizing_mode="stretch_width",
@@ -133,11 +134,11 @@ class Controls:
                 *[buttons[name] for name in ("random", "reset", "pick A", "pick B")],
                 *[buttons[name] for name in ("save picture", "copy")],
                 name="actions",
-                **gap,
+                **wraps,
             ),
             row(
                 self.tab, self.latent, self.route, self.invert, buttons["play"],
-                buttons["save strip"], name="tools", **gap,
+                buttons["save strip"], name="tools", **wraps,
             ),
             self.message,
             self.hint,

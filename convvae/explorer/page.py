@@ -55,8 +55,9 @@ class Page:
         self.controls = Controls(scene)
         self.map = Map(self.walk.plane, scene.labels, scene.class_name)
         shape = (scene.images.shape[2], scene.images.shape[3])
-        self.pair = Film("pair", 2, 256, shape)
-        self.nearest = Film("nearest", NEAREST, 80, shape)
+        lines = 1 if scene.labels is None and scene.names is None else 2
+        self.pair = Film("pair", 2, 256, shape, lines, shrinks=True)
+        self.nearest = Film("nearest", NEAREST, 80, shape, lines)
         self.strip = Film("strip", STEPS, 100, shape)
         later = doc.add_next_tick_callback
         self._pictures, self._rest = Newest(quick, later), Newest(quick, later)

@@ -108,6 +108,13 @@ class Scene:
         """What a class is called."""
         return str(label) if self._called is None else self._called[label]
 
+    def kind(self, index: int) -> str:
+        """The class of an image in words; empty without labels."""
+        if self.labels is None:
+            return ""
+        name = self.class_name(int(self.labels[index]))
+        return f"class {name}" if self._called is None else name
+
     def image_name(self, index: int) -> str:
         """What an image is called: its file, or its number on the map."""
         return f"{index:,}" if self.names is None else self.names[index]
