@@ -16,11 +16,9 @@ from PIL import Image
 from convvae.cli import main
 from convvae.commands import exploring
 from convvae.commands.exploring import ExploreOptions
-from convvae.config import TrainConfig
 from convvae.data.decode import Wanted, decode
 from convvae.errors import ConvvaeError, CorruptDataError, ImageSizeError
 from convvae.explorer import upload
-from convvae.train import train
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
 RANDOM = np.random.default_rng(0)
@@ -57,12 +55,16 @@ FILES = {
     "16-bit.png": deep,
 }
 MODELS = {
-    "pads": {"crop": False},
-    "crops": {"crop": True},
-    "keeps transparency": {"channels": 4, "crop": True},
-    "grey": {"channels": 1},
-    "black or white": {"channels": 1, "binarize": "dynamic", "likelihood": "bernoulli"},
+    "pads": "--channels 3",
+    "crops": "--channels 3 --crop",
+    "keeps transparency": "--channels 4 --crop",
+    "grey": "--channels 1",
+    "black or white": "--channels 1 --binarize dynamic --likelihood bernoulli",
 }
+QUICK = (
+    "--image-size 16x12 --latent-dims 2 --max-filters 8 --epochs 1 --batch-size 4 --no-preview "
+    "--no-report --cpu"
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +79,8 @@ def photos(tmp_path_factory):
 def model(request, photos, tmp_path_factory):
     """A model of one's own images, and the scene of its explorer."""
     out = tmp_path_factory.mktemp("model") / "run"
-    chosen = {"channels": 3, **MODELS[request.param]}
-    config = TrainConfig(
-        data=str(photos), image_size=(16, 12), latent_dims=2, max_filters=8, epochs=1, batch_size=4,
-        preview=False, report=False, device="cpu", out=out, **chosen,
-    )  # fmt: skip
-    train(config)
+    words = [*QUICK.split(), *MODELS[request.param].split(), "--out", str(out)]
+    assert main(["train", str(photos), *words]) == 0
     return SimpleNamespace(run=out, scene=exploring._scene(ExploreOptions(model=str(out))))
 
 
