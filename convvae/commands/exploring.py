@@ -58,15 +58,15 @@ def _serve(options: ExploreOptions) -> None:
     from convvae.explorer import server
 
     # The port first: encoding takes a while.
-    listening = server.listen(options.port)
-    scene = _scene(options)
+    with server.listen(options.port) as listening:
+        scene = _scene(options)
 
-    def ready(address: str) -> None:
-        print(f"open {address}\n(this machine only; Ctrl-C ends it)", flush=True)
-        if options.browser:
-            webbrowser.open(address)
+        def ready(address: str) -> None:
+            print(f"open {address}\n(this machine only; Ctrl-C ends it)", flush=True)
+            if options.browser:
+                webbrowser.open(address)
 
-    server.serve(scene, listening, ready)
+        server.serve(scene, listening, ready)
     print("stopped")
 
 
