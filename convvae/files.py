@@ -62,6 +62,17 @@ def make_folder(path: Path, advice: str = _ADVICE) -> None:
         raise OutputError(_cannot("make the folder", path, error, advice)) from error
 
 
+def make_empty_folder(path: Path) -> None:
+    """Make a folder that is new, or take one that holds nothing.
+
+    Raises:
+        OutputError: it holds something, or cannot be made.
+    """
+    make_folder(path)
+    if any(path.iterdir()):
+        raise OutputError(f"the folder {path} is not empty; name a new one")
+
+
 def expand(path: Path) -> Path:
     """The path with `~` and `~user` written out.
 

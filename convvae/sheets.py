@@ -148,6 +148,21 @@ def save_png(path: Path, sheet: Tensor) -> None:
         temporary.write_bytes(png(sheet))
 
 
+def save_separately(folder: Path, images: Tensor) -> None:
+    """Write every image as a PNG file of its own: `0.png`, with as many digits as the last needs.
+
+    Arguments:
+        folder: Of the files.
+        images: uint8 [N, C, H, W], or float in [0, 1].
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    digits = len(str(len(images) - 1))
+    for place, image in enumerate(to_uint8(images)):
+        save_png(folder / f"{place:0{digits}}.png", image)
+
+
 def save_gif(path: Path, frames: Tensor, seconds: float) -> None:
     """Write images as an animation that plays there and back without end, whole or not at all.
 

@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from benchmarks.browser import browser, executable
 from convvae.config import ModelConfig, TrainConfig
 from convvae.training import train
 
@@ -62,6 +63,15 @@ def finished_run(tmp_path_factory):
         out=tmp_path_factory.mktemp("runs") / "digits",
     )
     return train(config)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real browser; only CI must have one."""
+    if executable() is None and not os.environ.get("CONVVAE_CI"):
+        pytest.skip("there is no chromium here: apt-get install chromium")
+    with browser() as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

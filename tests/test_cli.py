@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -100,6 +101,21 @@ def test_generate_takes_the_flags_of_the_mlx_tutorial(here, finished_run, capsys
     assert main(["generate", str(finished_run.model), *words.split(), "--seed=1"]) == 0
     assert (here / "a/b.png").read_bytes() != first
     assert "128 samples" in capsys.readouterr().out
+
+
+def test_generate_writes_one_file_an_image(here, finished_run, capsys):
+    words = ["generate", finished_run.path, "--count", "11", "--cpu"]
+    assert main([str(word) for word in [*words, "--outfile", "grid.png"]]) == 0
+    words += ["--separate", "--outfile", "drawn"]
+    assert main([str(word) for word in words]) == 0
+    assert "wrote drawn: 11 samples" in capsys.readouterr().out
+    files = sorted((here / "drawn").iterdir())
+    assert [file.name for file in files] == [f"{place:02}.png" for place in range(11)]
+    grid = np.asarray(Image.open(here / "grid.png"))
+    assert np.array_equal(np.asarray(Image.open(files[1])), grid[2:10, 12:20])
+    assert "not empty" in fails(capsys, errors.OutputError, *words)
+    assert "name a folder" in fails(capsys, errors.OutputError, *words[:-1], "one.png")
+    assert sorted(path.name for path in here.iterdir()) == ["drawn", "grid.png"]
 
 
 def test_a_recipe_gives_the_settings_and_a_flag_overrides_it(here, capsys):

@@ -1,7 +1,6 @@
 """The explorer in a real browser: what a person does on the page, done by Playwright."""
 
 import io
-import os
 import re
 import socket
 import subprocess
@@ -10,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks.browser import browser, executable
+from convvae import report
+from convvae.checkpoint import Facts
 from convvae.cli import main
-
-pytestmark = pytest.mark.skipif(
-    executable() is None and not os.environ.get("CONVVAE_CI"),
-    reason="there is no chromium here: apt-get install chromium",
-)
+from convvae.config import ModelConfig
+from convvae.explorer.drawing import COLOURS
+from convvae.gallery import Gallery
+from convvae.model import VAE
 
 PATIENCE = 60_000
 """Milliseconds to wait for a page on a busy machine."""
@@ -39,12 +39,6 @@ name => {
 }
 """
 """The content of a figure's first canvas, by the figure's name."""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +218,35 @@ def test_dark_and_light(visit):
     )
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_telephone_has_everything_within_its_width(theme, chromium, address):
+    visit = Visit(
+        chromium, address, viewport={"width": 390, "height": 844}, color_scheme=theme
+    )  # fmt: skip
+    page = visit.page
+    page.set_input_files("#chooser", own_image("nine.png"))
+    page.get_by_text("bound").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for name in ("axes", "pair", "actions", "sliders", "tools"):
+        right = """name => document.querySelector(`[data-root-id="${
+            Bokeh.documents[0].get_model_by_name(name).id}"] > *`).getBoundingClientRect().right"""
+        assert page.evaluate(right, name) <= 390, name
+    assert visit.wrong == []
+    visit.context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_dots_have_the_colours_of_their_ground(theme, chromium, address):
+    visit = Visit(chromium, address, color_scheme=theme)
+    drawn = visit.page.evaluate(
+        """() => Bokeh.documents[0].get_model_by_name('map').renderers
+             .filter(({glyph, tags}) => glyph.type === 'Scatter' && tags.length)
+             .map(model => model.glyph.fill_color.value)"""
+    )
+    assert drawn == [pair[theme == "dark"] for pair in COLOURS]
+    visit.context.close()
+
+
 def test_a_tablet_has_everything_within_its_width(chromium, address):
     visit = Visit(
         chromium,
@@ -278,6 +301,30 @@ def test_the_standalone_page_works_from_disk_without_a_network(chromium, finishe
     assert visit.wrong == []
     assert {url.split(":")[0] for url in visit.asked} <= {"file", "data", "blob"}
     visit.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_that_are_files_have_everything_within_the_width(
+    width, chromium, finished_run, tmp_path
+):
+    run = str(finished_run.path)
+    assert main(["explore", run, "--limit", "20", "--html", str(tmp_path / "map.html")]) == 0
+    config = ModelConfig(image_size=(8, 8), channels=1, latent_dims=64, max_filters=8)
+    facts = Facts(model=config, data="/a/long/path" * 9, epochs=1, images=9, bound=-1, versions={})
+    images = torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8)
+    gallery = Gallery(VAE(config).eval(), images, None, walked=4)
+    report.write(tmp_path / "report.html", report.Subject("a", facts, "noise", None), gallery)
+    context = chromium.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    for path in (tmp_path / "map.html", tmp_path / "report.html"):
+        page.goto(path.as_uri())
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # Nothing is squeezed to a sliver, and no word is broken.
+        narrow = """() => [...document.querySelectorAll('section, td:nth-child(3)')]
+          .filter(it => it.getBoundingClientRect().width < 90).map(it => it.textContent)"""
+        assert page.evaluate(narrow) == []
+    context.close()
 
 
 def test_the_browser_cannot_open_the_page_under_another_name(chromium, address):

@@ -73,7 +73,7 @@ MAY_IMPORT = {
         "learner", "captured", "loop", "training",
     },
     "explorer": {
-        "errors", "files", "runtime", "data", "sheets", "model", "evaluate", "latents",
+        "errors", "files", "runtime", "data", "sheets", "model", "evaluate", "latents", "encodings",
     },
     "flags": {"errors", "config"},
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from convvae.commands.common import DataOptions, as_trained, open_images, open_model
+from convvae.commands.scoring import binarize_seed
 from convvae.config import UserPath
 from convvae.errors import MissingExtraError, OutputError
 from convvae.flags import parse
@@ -57,15 +58,15 @@ def _serve(options: ExploreOptions) -> None:
     from convvae.explorer import server
 
     # The port first: encoding takes a while.
-    listening = server.listen(options.port)
-    scene = _scene(options)
+    with server.listen(options.port) as listening:
+        scene = _scene(options)
 
-    def ready(address: str) -> None:
-        print(f"open {address}\n(this machine only; Ctrl-C ends it)", flush=True)
-        if options.browser:
-            webbrowser.open(address)
+        def ready(address: str) -> None:
+            print(f"open {address}\n(this machine only; Ctrl-C ends it)", flush=True)
+            if options.browser:
+                webbrowser.open(address)
 
-    server.serve(scene, listening, ready)
+        server.serve(scene, listening, ready)
     print("stopped")
 
 
@@ -80,4 +81,4 @@ def _scene(options: ExploreOptions) -> Scene:
     print(f"encoding {len(source):,} {options.part} images of {source.name} ...", flush=True)
     title = f"{options.model} on {source.name} ({options.part})"
     crop = facts.crop if options.crop is None else options.crop
-    return Scene(vae, source.images, source.labels, title, source.classes, crop)
+    return Scene(vae, source, title, crop=crop, binarize_seed=binarize_seed(facts))

@@ -17,14 +17,18 @@ from convvae.commands.common import (
     open_model,
 )
 from convvae.config import UserPath
+from convvae.errors import OutputError
+from convvae.files import make_empty_folder
 from convvae.flags import parse
 
 
 class GenerateOptions(ModelOptions):
-    """Write a grid of images decoded from draws of the prior, or of a fitted density."""
+    """Write images decoded from draws of the prior, or of a fitted density."""
 
-    outfile: UserPath = Path("samples.png")
-    """PNG file to write."""
+    outfile: UserPath | None = None
+    """PNG file to write, or with --separate the folder (else samples.png, or samples)."""
+    separate: FlagCreatePairsOff[bool] = False
+    """Write every image to a file of its own, 0.png and on, in a new folder."""
     count: int = Field(default=128, ge=1, le=100_000)
     """Number of images."""
     rows: int = Field(default=8, ge=1)
@@ -66,14 +70,24 @@ def reconstruct(args: list[str]) -> None:
 
 
 def generate(args: list[str]) -> None:
-    """Write a grid of images decoded from draws of the prior."""
+    """Write images decoded from draws of the prior, as a grid or one by one."""
     options = parse(GenerateOptions, args, "convvae generate")
     vae, facts = open_model(options)
     from convvae import evaluate, sheets
 
+    path = options.outfile or Path("samples" if options.separate else "samples.png")
+    if options.separate:
+        if path.suffix.lower() == ".png":
+            raise OutputError(
+                f"--separate writes many files, and {path} would be one: name a folder"
+            )
+        make_empty_folder(path)  # a place that cannot be written to is said before the work
     if options.sampler != "prior":
         fit_prior(vae, facts, options.sampler, options.data_dir, options.seed)
     images = evaluate.generate(vae, options.count, seed=options.seed)
-    sheets.save_png(options.outfile, sheets.grid(images, options.rows))
+    if options.separate:
+        sheets.save_separately(path, images)
+    else:
+        sheets.save_png(path, sheets.grid(images, options.rows))
     source = "" if options.sampler == "prior" else f", drawn from a {options.sampler} of its codes"
-    print(f"wrote {options.outfile}: {options.count} samples of {options.model}{source}")
+    print(f"wrote {path}: {options.count} samples of {options.model}{source}")

@@ -19,14 +19,12 @@ from bokeh.model import Model
 from bokeh.models import ColumnDataSource, CustomJS
 from torch import Tensor
 
-from convvae.data.decode import Wanted
 from convvae.errors import ConvvaeError
 from convvae.explorer.controls import BETWEEN, DECODE, LOOK, OWN, WALK, Controls
 from convvae.explorer.drawing import Film, Map
 from convvae.explorer.newest import Newest
 from convvae.explorer.scene import Scene
 from convvae.explorer.tiles import png, strip
-from convvae.explorer.upload import read_image
 from convvae.explorer.walk import STEPS, Tile, Walk
 from convvae.latents import traversal
 
@@ -57,8 +55,9 @@ class Page:
         self.controls = Controls(scene)
         self.map = Map(self.walk.plane, scene.labels, scene.class_name)
         shape = (scene.images.shape[2], scene.images.shape[3])
-        self.pair = Film("pair", 2, 256, shape)
-        self.nearest = Film("nearest", NEAREST, 80, shape)
+        lines = 1 if scene.labels is None and scene.names is None else 2
+        self.pair = Film("pair", 2, 256, shape, lines, shrinks=True)
+        self.nearest = Film("nearest", NEAREST, 80, shape, lines)
         self.strip = Film("strip", STEPS, 100, shape)
         later = doc.add_next_tick_callback
         self._pictures, self._rest = Newest(quick, later), Newest(quick, later)
@@ -377,16 +376,10 @@ class Page:
         self._slow.ask(lambda: self._score(content, invert), self._scored)
 
     def _score(self, content: bytes, invert: bool) -> Any:  # noqa: ANN401
-        config = self.scene.vae.config
-        wanted = Wanted(config.image_size, config.channels, self.scene.crop)
         try:
-            image = read_image(content, wanted)
+            return self.scene.score(self.scene.read(content, invert=invert))
         except ConvvaeError as error:
             return error
-        if invert:
-            colours = config.channels - (config.channels in (2, 4))
-            image[:colours] = 255 - image[:colours]
-        return self.scene.score(image)
 
     def _scored(self, found: Any) -> None:  # noqa: ANN401
         if isinstance(found, ConvvaeError):

@@ -68,7 +68,8 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
     facts = {
         "count": count,
         "points": _packed(points),
-        "labels": None if labels is None else [scene.class_name(i) for i in labels.tolist()],
+        "names": [scene.image_name(place) for place in range(count)],
+        "kinds": [scene.kind(place) for place in range(count)],
         "frame": frame,
         "grid": GRID,
         "tile": _tile(scene.images).shape[-2:],

@@ -23,6 +23,7 @@ class Tile(NamedTuple):
     pixels: np.ndarray
     """uint8 [H, W, 4]."""
     words: str
+    """One line or two."""
     z: Tensor
     """Shape [D]."""
 
@@ -81,7 +82,7 @@ class Walk:
         index = self.scene.nearest(z, 1)[0] if index is None else index
         return [
             Tile(rgba(self.scene.decode(z)), "decoded" if nearest else "its reconstruction", z),
-            self._real(index, "nearest real image: " if nearest else "real image: "),
+            self._real(index, "nearest real image" if nearest else "real image"),
         ]
 
     def pointed(self, point: Tensor, spread: Tensor, hidden: list[int]) -> int | None:
@@ -130,15 +131,20 @@ class Walk:
         return [
             Tile(rgba(self.own.image), "your image", self.own.z),
             Tile(rgba(self.own.reconstruction), "reconstruction", self.own.z),
-            Tile(heat(self.own.error, top), f"error, 0 to {top:.2f}", self.own.z),
+            Tile(heat(self.own.error, top), f"error ≤ {top:.2f}", self.own.z),
         ]
 
     def _tiles(self, z: Tensor, words: list[str]) -> list[Tile]:
         images = self.scene.decode(z)
         return [Tile(rgba(x), text, at) for x, text, at in zip(images, words, z, strict=True)]
 
-    def _real(self, index: int, before: str = "") -> Tile:
-        labels = self.scene.labels
-        label = "" if labels is None else f", class {self.scene.class_name(int(labels[index]))}"
-        words = f"{before}{index:,}{label}"
-        return Tile(rgba(self.scene.images[index]), words, self.scene.mean[index])
+    def _real(self, index: int, what: str = "") -> Tile:
+        """An image of the map with its name and class; and what it is, where that is not plain."""
+        scene, name, kind = self.scene, self.scene.image_name(index), self.scene.kind(index)
+        if scene.names is None:
+            lines = [f"{what} {name}".strip(), kind]
+        elif what:
+            lines = [", ".join(filter(None, (what, kind))), name]
+        else:
+            lines = [name.rpartition("/")[2], kind]
+        return Tile(rgba(scene.images[index]), "\n".join(filter(None, lines)), scene.mean[index])
