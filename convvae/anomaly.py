@@ -19,6 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from convvae.data import ImageSet
+from convvae.distances import nearest
 from convvae.encodings import Encodings, batches, encode
 from convvae.errors import ModelFileError
 from convvae.evaluate import importance_bounds
@@ -26,8 +27,6 @@ from convvae.model import VAE
 
 NEIGHBOURS = 5
 """The latent distance is that to the normal image of this rank by nearness."""
-ROWS = 1000
-"""Rows of a matrix of distances at a time."""
 
 
 class Score(NamedTuple):
@@ -136,13 +135,9 @@ def latent_distance(mu: Tensor, normal: Tensor, member: Tensor) -> Tensor:
     Source: Ramaswamy, Rastogi & Shim 2000, https://doi.org/10.1145/342009.335437
     """
     assert len(normal) > NEIGHBOURS
-    found: list[Tensor] = []
-    for part, own in zip(mu.split(ROWS), member.split(ROWS), strict=True):
-        distances = torch.cdist(part.double(), normal.double())
-        nearest = distances.topk(NEIGHBOURS + 1, largest=False).values
-        # A member's nearest is itself.
-        found.append(torch.where(own, nearest[:, NEIGHBOURS], nearest[:, NEIGHBOURS - 1]))
-    return torch.cat(found)
+    far = nearest(mu, normal, NEIGHBOURS + 1)
+    # A member's nearest is itself.
+    return torch.where(member, far[:, NEIGHBOURS], far[:, NEIGHBOURS - 1])
 
 
 def p_values(score: Tensor, normal: Tensor, member: Tensor) -> Tensor:

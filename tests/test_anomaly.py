@@ -105,6 +105,12 @@ def test_the_latent_distance_leaves_an_image_itself_out():
     assert own.tolist() == [5, 4, 3, 3, 4, 5, 99]
 
 
+def test_the_latent_distance_of_equal_images_is_nothing():
+    generator = torch.Generator().manual_seed(2)
+    same = torch.randn(20, 7, generator=generator).repeat(6, 1)
+    assert latent_distance(same, same, ~none(120)).tolist() == [0.0] * 120
+
+
 def test_detection_is_that_of_the_ranks():
     score = torch.tensor([4.0, 3, 2, 1])
     abnormal = torch.tensor([True, False, True, False])
