@@ -18,7 +18,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from convvae.data import ImageSet
+from convvae.data import Images
 from convvae.distances import nearest
 from convvae.encodings import Encodings, batches, encode
 from convvae.errors import ModelFileError
@@ -56,14 +56,20 @@ class Measured(NamedTuple):
     importance_bound: Tensor
     """Nats, shape [N]."""
 
+    def first(self, count: int) -> Measured:
+        """Those of the first so many images."""
+        encodings = Encodings(*(values[:count] for values in self.encodings))
+        return Measured(encodings, self.importance_bound[:count])
+
 
 def measure(
     vae: VAE,
-    source: ImageSet,
+    source: Images,
     *,
     seed: int,
     samples: int,
     binarize_seed: int | None = None,
+    chosen: Tensor | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """Pass images through a model, batch by batch.
@@ -74,6 +80,7 @@ def measure(
         seed: Of the draws of z.
         samples: Draws K of z an image for the importance-weighted bound.
         binarize_seed: Of the black or white pixels of a model of such images, else None.
+        chosen: Which of the images to measure, bool [N]; they are the same as in all.
         progress: Called with the number of images done since the last call.
 
     Raises:
@@ -82,10 +89,15 @@ def measure(
     """
     encodings: list[Encodings] = []
     bounds: list[Tensor] = []
-    for images in batches(vae, source, binarize_seed):
-        encodings.append(encode(vae, images, seed=seed))
-        bounds.append(importance_bounds(vae, images, samples=samples, seed=seed))
-        progress(len(images))
+    done = 0
+    for batch in batches(vae, source, binarize_seed):
+        these = slice(done, done + len(batch))
+        images = batch if chosen is None else batch[chosen[these]]
+        if len(images):
+            encodings.append(encode(vae, images, seed=seed))
+            bounds.append(importance_bounds(vae, images, samples=samples, seed=seed))
+        done = these.stop
+        progress(len(batch))
     found = Measured(Encodings.cat(encodings), torch.cat(bounds))
     for name, values in (*found.encodings._asdict().items(), ("importance bound", found[1])):
         if not values.isfinite().all():
@@ -237,33 +249,34 @@ class Judgement(NamedTuple):
 
 def judge(
     measured: Measured,
-    normal: Measured | None,
+    normal: Measured | Tensor,
     abnormal: Tensor | None,
     rate: float,
+    judged: int,
 ) -> Mapping[str, Judgement]:
     """Score images and calibrate every score.
 
     Arguments:
-        measured: Of the images.
-        normal: Of the normal images; None if they are those of `measured` that are not abnormal.
+        measured: Of N images.
+        normal: Of the normal images; or which of the N are normal ones, bool [N].
         abnormal: Which images are known to be abnormal, bool [N].
         rate: Share of normal images that may be flagged.
+        judged: How many of the N, from the first, are judged; the others are there as normal ones.
 
     Returns:
-        Name -> judgement; a score that is not defined is left out.
+        Name -> judgement of the first `judged` images; a score that is not defined is left out.
     """
-    count = len(measured.importance_bound)
-    nobody = torch.zeros(count, dtype=torch.bool)
-    if normal is None:
-        member = ~(nobody if abnormal is None else abnormal)
-        reference = measured.encodings.mu[member]
+    if isinstance(normal, Tensor):
+        member, reference = normal, measured.encodings.mu[normal]
         ours = scores(measured, reference, member)
         theirs = {name: score[member] for name, score in ours.items()}
     else:
-        member, reference = nobody, normal.encodings.mu
+        member = torch.zeros(len(measured.importance_bound), dtype=torch.bool)
+        reference = normal.encodings.mu
         ours = scores(measured, reference, member)
         theirs = scores(normal, reference, torch.ones(len(reference), dtype=torch.bool))
+    known = None if abnormal is None else abnormal[:judged]
     return {
-        name: Judgement.of(score, theirs[name], member, rate, abnormal)
+        name: Judgement.of(score[:judged], theirs[name], member[:judged], rate, known)
         for name, score in ours.items()
     }

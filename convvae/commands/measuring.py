@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, arg
 
-from convvae.commands.common import DataOptions, divided, fit_prior, open_images, open_model
+from convvae.commands.common import DataOptions, division, fit_prior, open_images, open_model
 from convvae.config import UserPath
 from convvae.errors import ConfigError, UsageError
 from convvae.flags import parse
@@ -91,7 +91,7 @@ def evaluate(args: list[str]) -> None:
     }
     sections: list[scorecard.Section] = []
     if options.probe or options.quality:
-        if not divided(options, facts):
+        if division(options, facts) == "none":
             raise UsageError(
                 "--probe and --quality hold test images against training images, and all of these "
                 "are both; divide them with --split 0.1 or --split folders"
