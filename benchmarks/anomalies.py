@@ -96,7 +96,7 @@ def work(digit: int, sets: tuple[ImageSet, ImageSet], options: Options) -> dict[
         measure(model.vae_, some, seed=options.seed, samples=options.samples)
         for some in (held_out, test)
     )
-    judgements = judge(found, normal, test.labels == digit, RATE)
+    judgements = judge(found, normal, test.labels == digit, RATE, len(test))
     return {
         "digit": digit,
         "training_images": len(images) - options.normal,

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from convvae.anomaly import NEIGHBOURS, SCORES, Judgement, Measured, judge, measure
-from convvae.data import ImageSet
+from convvae.data import Images
 from convvae.encodings import batches
 from convvae.errors import UsageError
 from convvae.evaluate import reconstruct
@@ -24,8 +24,14 @@ from convvae.files import atomic, make_folder, write_text
 from convvae.model import VAE
 from convvae.progress import counting
 
+FILES = ("scores.csv", "report.json", "worst.png")
+"""What is written."""
 COLUMNS = 8
 """Images side by side in the picture of the worst."""
+NAMED = 20
+"""Flagged images that are printed by name."""
+LINE = 11
+"""Characters of a line above a picture."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +51,28 @@ class Protocol:
     binarize_seed: int | None
 
 
-def run(
-    vae: VAE,
-    source: ImageSet,
-    normal: ImageSet | None,
-    protocol: Protocol,
-    folder: Path,
-    worst: int,
-) -> None:
-    """Judge images, print a line a score, and write scores.csv, report.json and worst.png.
+@dataclass(frozen=True)
+class Request:
+    """Images to judge, and the normal ones that they are held against."""
+
+    source: Images
+    """The images that are judged; and after them, if need be, some that only calibrate."""
+    judged: int
+    """How many of `source`, from the first, are judged."""
+    normal: Images | Tensor
+    """The normal images; or which of `source` are normal, bool [N], where they are among them."""
+    same_source: bool
+    """Whether the normal images are of the source of those that are judged."""
+    trained_on: bool
+    """Whether the normal images are those that the model learnt from."""
+
+
+def run(vae: VAE, request: Request, protocol: Protocol, folder: Path, worst: int) -> None:
+    """Judge images, print what was found, and write scores.csv, report.json and worst.png.
 
     Arguments:
         vae: The model.
-        source: The images to judge.
-        normal: Normal images; None if they are those of `source` that are not abnormal.
+        request: The images.
         protocol: How.
         folder: Where to write.
         worst: Images in the picture.
@@ -69,43 +83,51 @@ def run(
         OutputError: a file cannot be written.
     """
     make_folder(folder)  # a place that cannot be written to is said before the work
+    source, normal = request.source, request.normal
     abnormal = is_abnormal(source, protocol.abnormal) if protocol.abnormal else None
-    if normal is not None and normal.name == source.name and abnormal is not None:
-        normal = _only(normal, ~is_abnormal(normal, protocol.abnormal))
-    normal_count = len(source) if normal is None else len(normal)
-    if normal is None and abnormal is not None:
-        normal_count = int((~abnormal).sum())
-    if normal_count == 0:
+    among = isinstance(normal, Tensor)
+    chosen = normal if among else torch.ones(len(normal), dtype=torch.bool)
+    if abnormal is not None and request.same_source:
+        chosen = chosen & ~(abnormal if among else is_abnormal(normal, protocol.abnormal))
+    count = int(chosen.sum())
+    if count == 0:
         raise UsageError(
             "no normal image is left to calibrate the scores: name others with --normal"
         )
     found = _measured(vae, source, protocol)
-    theirs = None if normal is None else _measured(vae, normal, protocol)
-    judgements = judge(found, theirs, abnormal, protocol.false_alarms)
+    theirs = chosen if among else _measured(vae, normal, protocol, chosen)
+    judgements = judge(found, theirs, abnormal, protocol.false_alarms, request.judged)
     if protocol.score not in judgements:
         raise UsageError(
             f"--score {protocol.score} is not defined: it needs more than {NEIGHBOURS} normal "
-            f"images and there are {normal_count}; name more with --normal"
+            f"images and there are {count}; name more with --normal"
         )
+    found = found.first(request.judged)
+    abnormal = None if abnormal is None else abnormal[: request.judged]
     report = {
         **asdict(protocol),
         "data": _title(source),
-        "images": len(source),
-        "normal": _title(normal or source),
-        "normal_images": normal_count,
+        "images": request.judged,
+        "normal": _title(source if among else normal, chosen),
+        "normal_images": count,
         "scores": {name: as_record(name, judgements.get(name)) for name in SCORES},
-        "notes": notes(normal, normal_count, protocol, abnormal, judgements),
+        "notes": notes(request, count, protocol, abnormal, judgements),
     }
     _say(report)
+    _say_flagged(source, judgements[protocol.score], protocol.score)
     order = judgements[protocol.score].score.argsort(descending=True, stable=True)
-    write_scores(folder / "scores.csv", source, abnormal, found, judgements)
-    write_text(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    _draw(vae, source, order[:worst], judgements[protocol.score], protocol, folder / "worst.png")
-    names = "scores.csv, report.json and worst.png"
-    Console().print(f"wrote {names} in {folder}", highlight=False, soft_wrap=True, markup=False)
+    write_scores(folder / FILES[0], source, abnormal, found, judgements)
+    write_text(folder / FILES[1], json.dumps(report, indent=2, allow_nan=False) + "\n")
+    _draw(vae, source, order[:worst], judgements[protocol.score], protocol, folder / FILES[2])
+    Console().print(
+        f"wrote {', '.join(FILES[:-1])} and {FILES[-1]} in {folder}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
 
 
-def is_abnormal(source: ImageSet, chosen: tuple[str, ...]) -> Tensor:
+def is_abnormal(source: Images, chosen: tuple[str, ...]) -> Tensor:
     """Which images have one of the chosen labels, by the labels' names or numbers: bool [N].
 
     Raises:
@@ -140,7 +162,7 @@ def as_record(name: str, judgement: Judgement | None) -> dict[str, Any] | None:
 
 
 def notes(
-    normal: ImageSet | None,
+    request: Request,
     normal_count: int,
     protocol: Protocol,
     abnormal: Tensor | None,
@@ -148,10 +170,21 @@ def notes(
 ) -> list[str]:
     """What a reader of the numbers must know."""
     said: list[str] = []
-    if normal is None:
+    if isinstance(request.normal, Tensor):
         said.append(
             "the normal images are among those that are judged, each against the others: about "
             f"{protocol.false_alarms:g} of them are flagged by construction"
+        )
+    if request.trained_on:
+        said.append(
+            "the model has learnt from the normal images: new ones score as more abnormal, and a "
+            "larger share of them is flagged than was asked for"
+        )
+    splits = request.source.splits[: request.judged]
+    if len(set(splits)) > 1:
+        said.append(
+            f"{splits.count('train')} of the images are training images (part train): the model "
+            "has learnt from them, so that they score as more normal than new ones"
         )
     if next(iter(judgements.values())).threshold is None:
         least = math.ceil(1 / protocol.false_alarms - 1e-9) - 1
@@ -171,7 +204,7 @@ def notes(
 
 def write_scores(
     path: Path,
-    source: ImageSet,
+    source: Images,
     abnormal: Tensor | None,
     found: Measured,
     judgements: Mapping[str, Judgement],
@@ -181,11 +214,12 @@ def write_scores(
     Raises:
         OutputError: the file cannot be written.
     """
-    columns: dict[str, list[Any]] = {"index": list(range(len(source)))}
+    count = len(found.importance_bound)
+    columns: dict[str, list[Any]] = {"index": list(range(count)), "part": [*source.splits[:count]]}
     if source.names is not None:
-        columns["name"] = list(source.names)
+        columns["name"] = list(source.names[:count])
     if source.labels is not None:
-        labels = source.labels.tolist()
+        labels = source.labels[:count].tolist()
         columns["label"] = [source.classes[n] for n in labels] if source.classes else labels
     if abnormal is not None:
         columns["abnormal"] = abnormal.int().tolist()
@@ -200,7 +234,9 @@ def write_scores(
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def _measured(vae: VAE, source: ImageSet, protocol: Protocol) -> Measured:
+def _measured(
+    vae: VAE, source: Images, protocol: Protocol, chosen: Tensor | None = None
+) -> Measured:
     with counting(_title(source), len(source)) as progress:
         return measure(
             vae,
@@ -208,17 +244,17 @@ def _measured(vae: VAE, source: ImageSet, protocol: Protocol) -> Measured:
             seed=protocol.seed,
             samples=protocol.samples,
             binarize_seed=protocol.binarize_seed,
+            chosen=chosen,
             progress=progress,
         )
 
 
-def _only(source: ImageSet, chosen: Tensor) -> ImageSet:
-    """The chosen images of a set, without names and labels."""
-    return ImageSet(source.images[chosen], None, source.name, source.split)
-
-
-def _title(source: ImageSet) -> str:
-    return f"{source.name} ({source.split})"
+def _title(source: Images, chosen: Tensor | None = None) -> str:
+    """A source and its part; of some of its images, the part in which they are."""
+    if chosen is None:
+        return f"{source.name} ({source.split})"
+    parts = {split for split, one in zip(source.splits, chosen.tolist(), strict=True) if one}
+    return f"{source.name} ({parts.pop() if len(parts) == 1 else source.split})"
 
 
 def _say(report: Mapping[str, Any]) -> None:
@@ -232,6 +268,23 @@ def _say(report: Mapping[str, Any]) -> None:
     said += [_line(name, row, report["images"]) for name, row in report["scores"].items() if row]
     said += [f"note: {note}" for note in report["notes"]]
     console.print("\n".join(said), highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_flagged(source: Images, judgement: Judgement, score: str) -> None:
+    """Print the names of what was flagged, the most abnormal first."""
+    places = judgement.score.argsort(descending=True, stable=True).tolist()
+    flagged = [place for place in places if judgement.flagged[place]]
+    if not flagged:
+        return
+    splits, sign = source.splits, SCORES[score].sign
+    said = [f"flagged by {score}:"]
+    for place in flagged[:NAMED]:
+        value = f"{sign * judgement.score[place]:.4g}"
+        trained = ", a training image" if splits[place] == "train" else ""
+        said.append(f"  {_name(source, place)}: {value}, p {judgement.p[place]:.2g}{trained}")
+    if len(flagged) > NAMED:
+        said.append(f"  and {len(flagged) - NAMED} more in {FILES[0]}")
+    Console().print("\n".join(said), highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(name: str, row: Mapping[str, Any], images: int) -> str:
@@ -251,7 +304,7 @@ def _line(name: str, row: Mapping[str, Any], images: int) -> str:
 
 def _draw(
     vae: VAE,
-    source: ImageSet,
+    source: Images,
     chosen: Tensor,
     judgement: Judgement,
     protocol: Protocol,
@@ -261,7 +314,7 @@ def _draw(
     images = _pick(batches(vae, source, protocol.binarize_seed), chosen)
     sign = SCORES[protocol.score].sign
     titles = [
-        f"{_name(source, i)}\n{sign * judgement.score[i]:.4g}, p {judgement.p[i]:.2g}"
+        f"{_caption(source, i)}\n{sign * judgement.score[i]:.4g}\np {judgement.p[i]:.2g}"
         for i in chosen.tolist()
     ]
     heading = (
@@ -280,13 +333,33 @@ def _pick(parts: Iterator[Tensor], chosen: Tensor) -> Tensor:
             if place in wanted:
                 found[place] = part[place - start].clone()
         start += len(part)
+        if len(found) == len(wanted):
+            break
     return torch.stack([found[place] for place in chosen.tolist()])
 
 
-def _name(source: ImageSet, place: int) -> str:
-    """What an image is called in the picture: the end of its name, or its number, and its label."""
-    name = f"#{place}" if source.names is None else Path(source.names[place]).name[-18:]
+def _name(source: Images, place: int) -> str:
+    """What an image is called: its name, or its number and its label."""
+    if source.names is not None:
+        return source.names[place]
+    label = _label(source, place)
+    return f"#{place}" if label is None else f"#{place} ({label})"
+
+
+def _caption(source: Images, place: int) -> str:
+    """What it is called in the picture, and its label: the end of a file's name tells it apart."""
+    label = _label(source, place)
+    if source.names is None:
+        name = _name(source, place)
+        return name if label is None or len(name) <= LINE else f"#{place}\n{label}"
+    name = Path(source.names[place]).name
+    short = name if len(name) <= LINE else f"…{name[1 - LINE :]}"
+    return short if label is None else f"{short}\n{label}"
+
+
+def _label(source: Images, place: int) -> str | None:
+    """What the label of an image is called; None where there are no labels."""
     if source.labels is None:
-        return name
-    label = int(source.labels[place])
-    return f"{name} ({source.classes[label] if source.classes else label})"
+        return None
+    number = int(source.labels[place])
+    return source.classes[number] if source.classes else str(number)

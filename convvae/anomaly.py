@@ -18,7 +18,8 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from convvae.data import ImageSet
+from convvae.data import Images
+from convvae.distances import nearest
 from convvae.encodings import Encodings, batches, encode
 from convvae.errors import ModelFileError
 from convvae.evaluate import importance_bounds
@@ -26,8 +27,6 @@ from convvae.model import VAE
 
 NEIGHBOURS = 5
 """The latent distance is that to the normal image of this rank by nearness."""
-ROWS = 1000
-"""Rows of a matrix of distances at a time."""
 
 
 class Score(NamedTuple):
@@ -57,14 +56,20 @@ class Measured(NamedTuple):
     importance_bound: Tensor
     """Nats, shape [N]."""
 
+    def first(self, count: int) -> Measured:
+        """Those of the first so many images."""
+        encodings = Encodings(*(values[:count] for values in self.encodings))
+        return Measured(encodings, self.importance_bound[:count])
+
 
 def measure(
     vae: VAE,
-    source: ImageSet,
+    source: Images,
     *,
     seed: int,
     samples: int,
     binarize_seed: int | None = None,
+    chosen: Tensor | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """Pass images through a model, batch by batch.
@@ -75,6 +80,7 @@ def measure(
         seed: Of the draws of z.
         samples: Draws K of z an image for the importance-weighted bound.
         binarize_seed: Of the black or white pixels of a model of such images, else None.
+        chosen: Which of the images to measure, bool [N]; they are the same as in all.
         progress: Called with the number of images done since the last call.
 
     Raises:
@@ -83,10 +89,15 @@ def measure(
     """
     encodings: list[Encodings] = []
     bounds: list[Tensor] = []
-    for images in batches(vae, source, binarize_seed):
-        encodings.append(encode(vae, images, seed=seed))
-        bounds.append(importance_bounds(vae, images, samples=samples, seed=seed))
-        progress(len(images))
+    done = 0
+    for batch in batches(vae, source, binarize_seed):
+        these = slice(done, done + len(batch))
+        images = batch if chosen is None else batch[chosen[these]]
+        if len(images):
+            encodings.append(encode(vae, images, seed=seed))
+            bounds.append(importance_bounds(vae, images, samples=samples, seed=seed))
+        done = these.stop
+        progress(len(batch))
     found = Measured(Encodings.cat(encodings), torch.cat(bounds))
     for name, values in (*found.encodings._asdict().items(), ("importance bound", found[1])):
         if not values.isfinite().all():
@@ -136,13 +147,9 @@ def latent_distance(mu: Tensor, normal: Tensor, member: Tensor) -> Tensor:
     Source: Ramaswamy, Rastogi & Shim 2000, https://doi.org/10.1145/342009.335437
     """
     assert len(normal) > NEIGHBOURS
-    found: list[Tensor] = []
-    for part, own in zip(mu.split(ROWS), member.split(ROWS), strict=True):
-        distances = torch.cdist(part.double(), normal.double())
-        nearest = distances.topk(NEIGHBOURS + 1, largest=False).values
-        # A member's nearest is itself.
-        found.append(torch.where(own, nearest[:, NEIGHBOURS], nearest[:, NEIGHBOURS - 1]))
-    return torch.cat(found)
+    far = nearest(mu, normal, NEIGHBOURS + 1)
+    # A member's nearest is itself.
+    return torch.where(member, far[:, NEIGHBOURS], far[:, NEIGHBOURS - 1])
 
 
 def p_values(score: Tensor, normal: Tensor, member: Tensor) -> Tensor:
@@ -242,33 +249,34 @@ class Judgement(NamedTuple):
 
 def judge(
     measured: Measured,
-    normal: Measured | None,
+    normal: Measured | Tensor,
     abnormal: Tensor | None,
     rate: float,
+    judged: int,
 ) -> Mapping[str, Judgement]:
     """Score images and calibrate every score.
 
     Arguments:
-        measured: Of the images.
-        normal: Of the normal images; None if they are those of `measured` that are not abnormal.
+        measured: Of N images.
+        normal: Of the normal images; or which of the N are normal ones, bool [N].
         abnormal: Which images are known to be abnormal, bool [N].
         rate: Share of normal images that may be flagged.
+        judged: How many of the N, from the first, are judged; the others are there as normal ones.
 
     Returns:
-        Name -> judgement; a score that is not defined is left out.
+        Name -> judgement of the first `judged` images; a score that is not defined is left out.
     """
-    count = len(measured.importance_bound)
-    nobody = torch.zeros(count, dtype=torch.bool)
-    if normal is None:
-        member = ~(nobody if abnormal is None else abnormal)
-        reference = measured.encodings.mu[member]
+    if isinstance(normal, Tensor):
+        member, reference = normal, measured.encodings.mu[normal]
         ours = scores(measured, reference, member)
         theirs = {name: score[member] for name, score in ours.items()}
     else:
-        member, reference = nobody, normal.encodings.mu
+        member = torch.zeros(len(measured.importance_bound), dtype=torch.bool)
+        reference = normal.encodings.mu
         ours = scores(measured, reference, member)
         theirs = scores(normal, reference, torch.ones(len(reference), dtype=torch.bool))
+    known = None if abnormal is None else abnormal[:judged]
     return {
-        name: Judgement.of(score, theirs[name], member, rate, abnormal)
+        name: Judgement.of(score[:judged], theirs[name], member[:judged], rate, known)
         for name, score in ours.items()
     }

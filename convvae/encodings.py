@@ -6,7 +6,6 @@ Images pass through in batches, each resized and encoded once, and only the numb
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -75,7 +74,7 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
 
 def encode_all(
     vae: VAE,
-    source: data.ImageSet,
+    source: data.Images,
     *,
     seed: int,
     binarize_seed: int | None = None,
@@ -98,20 +97,50 @@ def encode_all(
         progress(len(images))
 
 
-def batches(vae: VAE, source: data.ImageSet, binarize_seed: int | None = None) -> Iterator[Tensor]:
+def posterior_means(
+    vae: VAE,
+    source: data.Images,
+    *,
+    binarize_seed: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[Tensor]:
+    """The `mu` of `encode_all` alone, float32 [B, D]: one pass of the encoder, none of the decoder.
+
+    Arguments:
+        vae: The model.
+        source: The images, of any size.
+        binarize_seed: Of the black or white pixels of a model of such images, else None.
+        progress: Called with the number of images done since the last call.
+
+    Raises:
+        ImageSizeError: the images do not fit the model.
+    """
+    for images in batches(vae, source, binarize_seed):
+        with evaluating(vae):
+            mu = vae.encode(to_unit(images.to(vae.device))).mean.cpu()
+        yield mu
+        progress(len(images))
+
+
+def batches(vae: VAE, source: data.Images, binarize_seed: int | None = None) -> Iterator[Tensor]:
     """The images of a set as the model takes them, uint8 [B, C, H, W], a batch at a time.
+
+    The black or white pixels of a split are those of `binarize_once`, however many are taken.
 
     Raises:
         ImageSizeError: the images do not fit the model.
     """
     config = vae.config
-    draws = None
-    if binarize_seed is not None:
-        draws = binarize_generator(source.split, binarize_seed)
-    for part in source.images.split(batch_size(vae)):
-        some = replace(source, images=part, labels=None, names=None)
+    draws: dict[data.Split, torch.Generator] = {}
+    for split, part in source.batches(batch_size(vae)):
+        some = data.ImageSet(part, None, source.name, split)
         images = data.fit(some, config.image_size, config.channels)
-        yield images if draws is None else binarize(images, draws)
+        if binarize_seed is None:
+            yield images
+            continue
+        if split not in draws:
+            draws[split] = binarize_generator(split, binarize_seed)
+        yield binarize(images, draws[split])
 
 
 def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:

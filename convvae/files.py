@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,6 +71,26 @@ def make_empty_folder(path: Path) -> None:
     make_folder(path)
     if any(path.iterdir()):
         raise OutputError(f"the folder {path} is not empty; name a new one")
+
+
+def check_free(paths: Iterable[Path], flag: str, *, overwrite: bool) -> None:
+    """Refuse to write over what is there, before the work.
+
+    Arguments:
+        paths: What a command would write.
+        flag: The flag that chooses another place.
+        overwrite: Whether `--overwrite` was given, by which what is there is replaced.
+
+    Raises:
+        OutputError: one of them exists.
+    """
+    taken = [path for path in paths if os.path.lexists(path)]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise OutputError(
+            f"{taken[0]}{more} would be replaced; choose another place with {flag}, or replace it "
+            "with --overwrite"
+        )
 
 
 def expand(path: Path) -> Path:

@@ -105,6 +105,12 @@ def test_the_latent_distance_leaves_an_image_itself_out():
     assert own.tolist() == [5, 4, 3, 3, 4, 5, 99]
 
 
+def test_the_latent_distance_of_equal_images_is_nothing():
+    generator = torch.Generator().manual_seed(2)
+    same = torch.randn(20, 7, generator=generator).repeat(6, 1)
+    assert latent_distance(same, same, ~none(120)).tolist() == [0.0] * 120
+
+
 def test_detection_is_that_of_the_ranks():
     score = torch.tensor([4.0, 3, 2, 1])
     abnormal = torch.tensor([True, False, True, False])
@@ -119,7 +125,7 @@ def test_detection_is_that_of_the_ranks():
 def test_every_score_is_high_where_an_image_is_abnormal():
     normal, found = measured([float(n) for n in range(30)]), measured([5.0, 1000.0])
     abnormal = torch.tensor([False, True])
-    judgements = judge(found, normal, abnormal, 0.05)
+    judgements = judge(found, normal, abnormal, 0.05, 2)
     assert judgements.keys() == SCORES.keys()
     for name, judgement in judgements.items():
         assert judgement.flagged.tolist() == [False, True], name
@@ -130,16 +136,36 @@ def test_every_score_is_high_where_an_image_is_abnormal():
 def test_images_calibrate_each_other_without_those_that_are_abnormal():
     found = measured([*range(40), 500.0, 600.0])
     abnormal = torch.tensor([False] * 40 + [True] * 2)
-    judgement = judge(found, None, abnormal, 0.05)["bound"]
+    judgement = judge(found, ~abnormal, abnormal, 0.05, 42)["bound"]
     assert judgement.p[-1] == judgement.p[-2] == pytest.approx(1 / 41)
     assert judgement.p[39] == pytest.approx(1 / 40)
     assert int(judgement.flagged[:40].sum()) == 2
-    unlabelled = judge(found, None, None, 0.05)["bound"]
+    unlabelled = judge(found, ~none(42), None, 0.05, 42)["bound"]
     assert unlabelled.p[-1] == pytest.approx(1 / 42)
     assert unlabelled.detection is None
 
 
+def test_images_that_only_calibrate_are_not_judged():
+    found = measured([float(n) for n in range(50)])
+    member = torch.arange(50) >= 30
+    whole = judge(found, member, None, 0.05, 50)
+    for name, judgement in judge(found, member, None, 0.05, 10).items():
+        assert len(judgement.score) == len(judgement.p) == len(judgement.flagged) == 10
+        assert torch.equal(judgement.p, whole[name].p[:10])
+        assert judgement.threshold == whole[name].threshold
+
+
+def test_chosen_images_are_the_same_in_black_and_white_as_in_company(vae, source, monkeypatch):
+    monkeypatch.setattr("convvae.evaluate.BATCH", 4)
+    chosen = torch.tensor([False] * 4 + [True, False, True, False, True])
+    whole = measure(vae, source, seed=0, samples=2, binarize_seed=3)
+    some = measure(vae, source, seed=0, samples=2, binarize_seed=3, chosen=chosen)
+    for one, other in zip(some.encodings, whole.encodings, strict=True):
+        torch.testing.assert_close(one, other[chosen])
+    torch.testing.assert_close(some.importance_bound, whole.importance_bound[chosen])
+
+
 def test_a_latent_distance_to_too_few_is_left_out():
     few = measured([0.0] * NEIGHBOURS)
-    assert "latent_distance" not in judge(measured([1.0]), few, None, 0.05)
-    assert "latent_distance" in judge(measured([1.0]), measured([0.0] * 6), None, 0.05)
+    assert "latent_distance" not in judge(measured([1.0]), few, None, 0.05, 1)
+    assert "latent_distance" in judge(measured([1.0]), measured([0.0] * 6), None, 0.05, 1)

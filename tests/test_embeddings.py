@@ -10,6 +10,7 @@ from convvae.checkpoint import load_model
 from convvae.cli import main
 from convvae.data import ImageSet
 from convvae.encodings import Encodings
+from convvae.model import VAE
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def test_every_number_comes_back(ending, source, parts, tmp_path, monkeypatch):
     singular = {".npz": ("names", "labels"), ".parquet": ("name", "label")}[ending]
     assert list(found[singular[0]]) == source.names
     assert list(found[singular[1]]) == [0, 1, 1, 0, 1]
+    assert list(found["parts" if ending == ".npz" else "part"]) == ["test"] * 5
 
 
 def test_the_names_of_labels_are_kept(source, parts, tmp_path):
@@ -72,14 +74,14 @@ def test_what_a_source_does_not_have_is_not_there(parts, tmp_path):
         assert not {"name", "names", "label", "labels", "class", "classes"} & read(path).keys()
 
 
-def test_an_npy_file_holds_the_means(source, parts, tmp_path):
-    embeddings.write(tmp_path / "e.npy", source, 3, {}, iter(parts))
+def test_an_npy_file_holds_the_means(parts, tmp_path):
+    embeddings.write_means(tmp_path / "e.npy", (5, 3), (part.mu for part in parts))
     mu = np.load(tmp_path / "e.npy")
     assert mu.dtype == np.float32
     np.testing.assert_array_equal(mu, Encodings.cat(parts).mu.numpy())
 
 
-@pytest.mark.parametrize("ending", [".npz", ".parquet", ".npy"])
+@pytest.mark.parametrize("ending", [".npz", ".parquet"])
 def test_the_same_numbers_give_the_same_bytes(ending, source, parts, tmp_path):
     one, other = tmp_path / f"one{ending}", tmp_path / f"other{ending}"
     for path in (one, other):
@@ -92,16 +94,18 @@ def test_nothing_is_left_of_a_file_that_failed(source, parts, tmp_path):
         yield parts[0]
         raise ZeroDivisionError
 
-    for ending in (".npz", ".parquet", ".npy"):
+    for ending in (".npz", ".parquet"):
         with pytest.raises(ZeroDivisionError):
             embeddings.write(tmp_path / f"e{ending}", source, 3, {}, fails())
+    with pytest.raises(ZeroDivisionError):
+        embeddings.write_means(tmp_path / "e.npy", (5, 3), (part.mu for part in fails()))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "find_spec", lambda _: None)
     with pytest.raises(errors.MissingExtraError, match=r"convvae\[parquet\]"):
-        embeddings.writer(tmp_path / "e.parquet")
+        embeddings.check(tmp_path / "e.parquet")
 
 
 def test_the_command_writes_what_the_library_computes(finished_run, tmp_path, capsys):
@@ -118,6 +122,14 @@ def test_the_command_writes_what_the_library_computes(finished_run, tmp_path, ca
     assert path.read_bytes() == first
     assert main([*words, "--part", "train"]) == 0
     assert path.read_bytes() != first
+
+
+def test_a_file_of_means_costs_no_decoding(finished_run, tmp_path, monkeypatch):
+    words = ["encode", str(finished_run.path), "--limit", "30", "--out"]
+    assert main([*words, str(tmp_path / "e.npz")]) == 0
+    monkeypatch.setattr(VAE, "decode", lambda *_: pytest.fail("decoded"))
+    assert main([*words, str(tmp_path / "e.npy")]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "e.npy"), read(tmp_path / "e.npz")["mu"])
 
 
 def test_what_cannot_be_written_is_said_before_the_work(finished_run, tmp_path, capsys):

@@ -56,6 +56,26 @@ def test_the_neighbours_are_those_of_all_distances():
     assert found.neighbours.mean == (votes == truth).mean()
 
 
+def test_of_images_at_the_same_distance_the_first_ones_vote():
+    """Twenty latents, 0.1 to either side along each: all at one distance from the middle."""
+    sides = torch.cat([torch.eye(20), -torch.eye(20)])
+    for middle in (0.0, 0.3, 77.7):
+        test = torch.full((1, 20), middle, dtype=torch.double)
+        train = 0.1 * sides.double() + middle
+        for first in (0, 1):
+            labels = torch.full((40,), 1 - first)
+            labels[[2, 4]] = labels[0] = first  # three of the first five
+            found = probe(train, labels, test, torch.tensor([first]))
+            assert found.neighbours.mean == 1.0, (middle, first)
+
+
+def test_a_tie_of_votes_goes_to_the_smaller_label():
+    train = torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [90.0]])
+    for labels in ([7, 7, 3, 3, 5, 5], [5, 3, 3, 7, 7, 5]):
+        found = probe(train, torch.tensor(labels), torch.tensor([[0.0]]), torch.tensor([3]))
+        assert found.neighbours.mean == 1.0
+
+
 def test_a_label_that_training_lacks_counts_as_wrong(latents):
     train, labels, test, _ = latents
     found = probe(train, labels, test, torch.full((len(test),), 7))

@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 from safetensors.torch import load
 
-from convvae import data
+from convvae import data, distances
 from convvae.errors import ChecksumError, MissingExtraError, UsageError
 from convvae.evaluate import Undefined, generate
 from convvae.model import VAE
@@ -174,12 +174,22 @@ def brute_force(real, generated):
 
 @pytest.mark.parametrize("pairs", [1, 100, 10_000_000])
 def test_neighbourhoods_are_those_of_all_pairs_whatever_the_block(pairs, monkeypatch):
-    monkeypatch.setattr(measures, "PAIRS", pairs)
+    monkeypatch.setattr(distances, "PAIRS", pairs)
     real, generated = draws(40, 3), 0.7 * draws(30, 3, seed=1) + 0.8
     found = neighbourhoods(real, generated)
     assert found == pytest.approx(brute_force(real.numpy(), generated.numpy()))
     assert len(set(found)) == 4
     assert all(0 < value < 1 for value in found)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3, 77.7])
+def test_points_on_the_edge_of_a_ball_are_in_it(offset):
+    """Points on a lattice, all whose distances are equal to others: counted in whole numbers."""
+    random = np.random.default_rng(3)
+    real, generated = random.integers(0, 4, (40, 5)), random.integers(0, 4, (35, 5))
+    expected = brute_force(real, generated)
+    found = neighbourhoods(*(torch.from_numpy(0.1 * part + offset) for part in (real, generated)))
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_equal_sets_and_sets_far_apart():

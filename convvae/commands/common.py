@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from convvae.checkpoint import Facts
-    from convvae.data import ImageSet, Split
+    from convvae.data import ImageSet, Part, Preparation, Split, Stream
     from convvae.model import VAE
     from convvae.samplers import SamplerName
 
@@ -68,38 +68,53 @@ def meant(options: DataOptions, facts: Facts) -> str:
     return facts.data if options.data is None else canonical(options.data)
 
 
-def divided(options: DataOptions, facts: Facts) -> bool:
-    """Whether test images are apart from training images."""
-    from convvae.data import undivided
-
-    word = meant(options, facts)
-    rule = options.split or (facts.split if word == facts.data else undivided(word))
-    return rule != "none"
-
-
-def open_images(
-    options: DataOptions, facts: Facts, split: Split, limit: int | None = None
-) -> ImageSet:
-    """The images of a command, of the model's size and channels.
+def division(options: DataOptions, facts: Facts) -> str:
+    """The rule by which the images of a command are divided.
 
     Images of one's own that were not those of the training are not divided unless asked for: all of
     them are test images.
+    """
+    from convvae.data import undivided
+
+    word = meant(options, facts)
+    return options.split or (facts.split if word == facts.data else undivided(word))
+
+
+def preparation(options: DataOptions, facts: Facts) -> Preparation:
+    """What the images of a command become: of the model's size and channels."""
+    from convvae.data import Preparation
+
+    return Preparation(
+        image_size=facts.model.image_size,
+        channels=facts.model.channels,
+        crop=facts.crop if options.crop is None else options.crop,
+        split=division(options, facts),
+        skip_bad=options.skip_bad or (meant(options, facts) == facts.data and facts.skip_bad),
+    )
+
+
+def open_images(options: DataOptions, facts: Facts, split: Split) -> ImageSet:
+    """The images of a command, of the model's size and channels.
 
     Raises:
         ConvvaeError: they cannot be read, each reason with its own class.
     """
     from convvae import data
 
-    word = meant(options, facts)
-    same = word == facts.data
-    prepare = data.Preparation(
-        image_size=facts.model.image_size,
-        channels=facts.model.channels,
-        crop=facts.crop if options.crop is None else options.crop,
-        split=options.split or (facts.split if same else data.undivided(word)),
-        skip_bad=options.skip_bad or (same and facts.skip_bad),
-    )
-    return data.load(word, split, data_dir=options.data_dir, limit=limit, prepare=prepare)
+    word, prepare = meant(options, facts), preparation(options, facts)
+    return data.load(word, split, data_dir=options.data_dir, prepare=prepare)
+
+
+def open_stream(options: DataOptions, facts: Facts, part: Part) -> Stream:
+    """The same, read a batch at a time.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    word, prepare = meant(options, facts), preparation(options, facts)
+    return data.stream(word, part, data_dir=options.data_dir, prepare=prepare)
 
 
 def training_images(facts: Facts, split: Split, data_dir: Path | None) -> ImageSet:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, arg
 
-from convvae.commands.common import DataOptions, divided, fit_prior, open_images, open_model
+from convvae.commands.common import DataOptions, division, fit_prior, open_images, open_model
 from convvae.config import UserPath
 from convvae.errors import ConfigError, UsageError
 from convvae.flags import parse
@@ -55,23 +56,27 @@ def evaluate(args: list[str]) -> None:
     vae, facts = open_model(options)
     from convvae import scorecard
     from convvae.data.pixels import binarize_once
+    from convvae.probes import MAX_TRAIN
 
-    source = open_images(options, facts, "test")
-    if options.limit is not None:
-        if options.limit > len(source):
-            raise ConfigError(
-                f"--limit is {options.limit}, but there are {len(source)} images; ask for fewer"
-            )
-        source = source.some(options.limit, options.seed)
-    grey = source.images
     seed = facts.binarize_seed if options.binarize_seed is None else options.binarize_seed
     as_trained = options.binarize == "auto" and facts.binarize != "none"
     drawn = as_trained or options.binarize == "once"
 
-    def shown(images: Tensor, split: str) -> Tensor:
-        return binarize_once(images, split, seed) if drawn else images
+    def shown(found: ImageSet) -> ImageSet:
+        """The images as the model sees them: some of them are chosen afterwards."""
+        if not drawn:
+            return found
+        return replace(found, images=binarize_once(found.images, found.split, seed))
 
-    images = shown(grey, "test")
+    grey = open_images(options, facts, "test")
+    source = shown(grey)
+    if options.limit is not None:
+        if options.limit > len(grey):
+            raise ConfigError(
+                f"--limit is {options.limit}, but there are {len(grey)} images; ask for fewer"
+            )
+        grey, source = (part.some(options.limit, options.seed) for part in (grey, source))
+    images = source.images
     if options.sampler != "prior":
         fit_prior(vae, facts, options.sampler, options.data_dir, options.seed)
     protocol = {
@@ -86,41 +91,32 @@ def evaluate(args: list[str]) -> None:
     }
     sections: list[scorecard.Section] = []
     if options.probe or options.quality:
-        if not divided(options, facts):
+        if division(options, facts) == "none":
             raise UsageError(
                 "--probe and --quality hold test images against training images, and all of these "
                 "are both; divide them with --split 0.1 or --split folders"
             )
         train = open_images(options, facts, "train")
         if options.probe:
-            sections.append(_probe(vae, train, images, source.labels, options, shown))
+            some = shown(train).some(MAX_TRAIN, options.seed)
+            sections.append(_probe(vae, some, source))
         if options.quality:
-            sections.append(_quality(vae, train, grey, options))
+            sections.append(_quality(vae, train, grey.images, options))
     scorecard.run(vae, facts, images, protocol, options.json_file, sections)
 
 
-def _probe(
-    vae: VAE,
-    train: ImageSet,
-    images: Tensor,
-    labels: Tensor | None,
-    options: EvaluateOptions,
-    shown: Callable[[Tensor, str], Tensor],
-) -> Section:
+def _probe(vae: VAE, train: ImageSet, test: ImageSet) -> Section:
     """How well classifiers tell the labels from the latents."""
     from convvae.evaluate import latents
-    from convvae.probes import MAX_TRAIN, probe
+    from convvae.probes import probe
     from convvae.scorecard import Section
 
-    some = train.some(MAX_TRAIN, options.seed)
-    learnt = shown(some.images, "train")
-
     def measure(progress: Callable[[int], None]) -> Probes | Undefined:
-        train_mu, _ = latents(vae, learnt)
-        progress(len(learnt))
-        return probe(train_mu, some.labels, latents(vae, images)[0], labels)
+        train_mu, _ = latents(vae, train.images)
+        progress(len(train))
+        return probe(train_mu, train.labels, latents(vae, test.images)[0], test.labels)
 
-    return Section("probes", len(learnt), measure)
+    return Section("probes", len(train), measure)
 
 
 def _quality(vae: VAE, train: ImageSet, real: Tensor, options: EvaluateOptions) -> Section:

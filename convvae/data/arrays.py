@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from convvae.data.archives import check_expansion
-from convvae.data.idx import read_idx
+from convvae.data.idx import idx_rows, idx_shape, read_idx
 from convvae.data.items import Item, changed
 from convvae.data.worker import digest
 from convvae.errors import CorruptDataError
@@ -150,14 +150,15 @@ class Idx(_Arrays):
         Raises:
             CorruptDataError: It or its labels are damaged, or not of the right shape.
         """
-        images = read_idx(self.path)
+        shape = idx_shape(self.path)
         beside = self.path.with_name(
             self.path.name.replace("images", "labels").replace("idx3", "idx1")
         )
         labels = read_idx(beside) if beside != self.path and beside.is_file() else None
         if labels is not None:
             self.remarks = (f"labels from {beside.name}",)
-        yield from self._numbered(images.shape, iter([images]), labels)
+        rows = max(1, _CHUNK_BYTES // max(1, math.prod(shape[1:])))
+        yield from self._numbered(shape, idx_rows(self.path, rows), labels)
 
 
 class _Reading:

@@ -10,6 +10,9 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 _UINT8 = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
+_BROKEN_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+_LONGEST_HEADER = 4 + 4 * 255
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -38,6 +43,68 @@ def read_idx(path: Path) -> np.ndarray:
             its end, or its gzip stream is broken.
     """
     return parse_idx(decompress(read_bytes(path), str(path)), str(path)).copy()
+
+
+def idx_shape(path: Path) -> tuple[int, ...]:
+    """The dimensions in the header of an idx file, without reading the rest.
+
+    Raises:
+        As `read_idx`, as far as the header shows it.
+    """
+    try:
+        with opened(path) as file:
+            return _shape(file.read(_LONGEST_HEADER), str(path))
+    except (OSError, CorruptDataError, *_BROKEN_GZIP) as error:
+        raise _trouble(path) from error
+
+
+def idx_rows(path: Path, rows: int) -> Iterator[np.ndarray]:
+    """The content of an idx file, so many rows at a time: memory does not grow with the file.
+
+    Args:
+        path: The file, plain or gzip-compressed.
+        rows: Of an array, uint8 `[rows, ...]`; the last has what is left.
+
+    Raises:
+        As `read_idx`, as soon as it is met: what ends too late is said after the last row.
+    """
+    count, *rest = idx_shape(path)
+    size = math.prod(rest)
+    try:
+        with opened(path) as file:
+            file.read(4 + 4 * (1 + len(rest)))
+            for start in range(0, count, rows):
+                these = min(rows, count - start)
+                data = bytearray(file.read(these * size))
+                if len(data) != these * size:
+                    raise EOFError
+                yield np.frombuffer(data, np.uint8).reshape(these, *rest)
+            if file.read(1):
+                raise EOFError
+    except (OSError, *_BROKEN_GZIP) as error:
+        raise _trouble(path) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """The content of a file, decompressed as it is read if it is a gzip stream."""
+    with path.open("rb") as raw:
+        packed = is_gzip(raw.read(len(_GZIP_MAGIC)))
+        raw.seek(0)
+        if not packed:
+            yield raw
+            return
+        with gzip.GzipFile(fileobj=raw) as file:
+            yield BufferedReader(file)
+
+
+def _trouble(path: Path) -> UnknownDataError | CorruptDataError:
+    """What `read_idx` says of a file that could not be read in rows."""
+    try:
+        read_idx(path)
+    except (UnknownDataError, CorruptDataError) as error:
+        return error
+    return CorruptDataError(f"{path} was changed while it was read; try again")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -69,7 +136,7 @@ def decompress(data: bytes, origin: str) -> bytes:
         return data
     try:
         return gzip.decompress(data)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except _BROKEN_GZIP as error:
         raise CorruptDataError(
             f"{origin} is a broken gzip file of {len(data)} bytes ({error}); fetch it again"
         ) from error

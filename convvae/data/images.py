@@ -14,7 +14,7 @@ from convvae.errors import ConfigError, CorruptDataError, ImageSizeError
 from convvae.runtime import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -60,6 +60,16 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def splits(self) -> list[Split]:
+        """The split of each image."""
+        return [self.split] * len(self)
+
+    def batches(self, count: int) -> Iterator[tuple[Split, Tensor]]:
+        """At most so many images at a time, uint8 `[n, C, H, W]`, with their split, in order."""
+        for part in self.images.split(count):
+            yield self.split, part
 
     def take(self, rows: Tensor) -> ImageSet:
         """Some of the images, with what belongs to them.

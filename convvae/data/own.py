@@ -14,6 +14,7 @@ from convvae.data.geometry import Size
 from convvae.data.hub import LOCAL, PREFIX, Hub
 from convvae.data.images import ImageSet, Split
 from convvae.data.items import Source
+from convvae.data.streams import Part
 from convvae.data.worker import digest
 from convvae.errors import ConfigError, CorruptDataError, UnknownDataError
 from convvae.files import expand
@@ -21,6 +22,7 @@ from convvae.files import expand
 SHARE = 0.1
 """Share of the images that is held out where nothing says which."""
 TABLES = (".csv", ".parquet")
+_OF_RUN = ("model.safetensors", "metrics.jsonl", "resume.safetensors")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def open_source(word: str) -> Source:
         return Hub(word.removeprefix(PREFIX))
     path = expand(Path(word))
     if path.is_dir():
+        _refuse_run(path)
         return Folder(path)
     suffix = path.suffix.lower()
     try:
@@ -88,6 +91,20 @@ def open_source(word: str) -> Source:
         raise UnknownDataError(f"cannot read {path} ({error.strerror})") from error
 
 
+def _refuse_run(folder: Path) -> None:
+    """Refuse the folder of a training run, whose pictures are previews.
+
+    Raises:
+        UnknownDataError: It is one.
+    """
+    others = any((folder / name).is_file() for name in _OF_RUN)
+    if others and (folder / "config.json").is_file():
+        raise UnknownDataError(
+            f"{folder} is the folder of a training run, and images are expected here; name a "
+            "folder of images, and give each model a command of its own"
+        )
+
+
 def load_own(word: str, split: Split, limit: int | None, prepare: Preparation) -> ImageSet:
     """The training or the test images of a source, and a line on stderr that says which.
 
@@ -96,6 +113,40 @@ def load_own(word: str, split: Split, limit: int | None, prepare: Preparation) -
         CorruptDataError: Some files cannot be read, and `prepare.skip_bad` is not set.
         ConvvaeError: As `open_source` and `cache.entry_for`.
     """
+    title, entry = _opened(word, prepare)
+    rows, how = divide(entry, prepare.split, split)
+    count = rows.stop - rows.start
+    if limit is not None and limit > count:
+        raise ConfigError(
+            f"limit is {limit}, but {title} ({split}) has {count} images; ask for fewer"
+        )
+    rows = slice(rows.start, rows.start + (count if limit is None else limit))
+    kind = "training" if split == "train" else "test"
+    _say(_summary(title, entry, f"{rows.stop - rows.start:,} {kind} images", how))
+    return _rows(title, entry, rows, split)
+
+
+def load_parts(word: str, part: Part, prepare: Preparation) -> list[ImageSet]:
+    """As `load_own`; of all images those of the test, then those of the training.
+
+    Raises:
+        As `load_own`, and
+        ConfigError: All are asked for of a source that is not divided, where they are either.
+    """
+    if part != "all":
+        return [load_own(word, part, None, prepare)]
+    title, entry = _opened(word, prepare)
+    tests, how = divide(entry, prepare.split, "test")
+    if entry.facts["order"] == "listed":
+        raise ConfigError(f"{title} is not divided (--split none); choose --part train or test")
+    others, _ = divide(entry, prepare.split, "train")
+    chosen = f"{tests.stop:,} test images and {others.stop - tests.stop:,} training images"
+    _say(_summary(title, entry, chosen, how))
+    return [_rows(title, entry, tests, "test"), _rows(title, entry, others, "train")]
+
+
+def _opened(word: str, prepare: Preparation) -> tuple[str, cache.Entry]:
+    """What messages call a source, and its images in the cache."""
     _check_split(prepare.split)
     source = open_source(word)
     entry = cache.entry_for(source, prepare.wanted, _orders(prepare.split), _say)
@@ -107,19 +158,16 @@ def load_own(word: str, split: Split, limit: int | None, prepare: Preparation) -
             f"{', '.join(facts['bad'])}{more}; mend or remove them, or leave them out with "
             f"--skip-bad; all are listed in {entry.folder / 'bad.txt'}"
         )
-    rows, how = divide(entry, prepare.split, split)
-    count = rows.stop - rows.start
-    if limit is not None and limit > count:
-        raise ConfigError(
-            f"limit is {limit}, but {source.title} ({split}) has {count} images; ask for fewer"
-        )
-    rows = slice(rows.start, rows.start + (count if limit is None else limit))
-    _say(_summary(source.title, entry, split, rows, how))
-    labels, classes = entry.labels, facts["classes"]
+    return source.title, entry
+
+
+def _rows(title: str, entry: cache.Entry, rows: slice, split: Split) -> ImageSet:
+    """Some rows of the cache, with what belongs to them."""
+    labels, classes = entry.labels, entry.facts["classes"]
     return ImageSet(
         entry.images[rows],
         None if labels is None else labels[rows],
-        source.title,
+        title,
         split,
         entry.names[rows],
         None if classes is None else tuple(classes),
@@ -195,14 +243,10 @@ def _check_split(rule: str) -> None:
         )
 
 
-def _summary(title: str, entry: cache.Entry, split: Split, rows: slice, how: str) -> str:
+def _summary(title: str, entry: cache.Entry, chosen: str, how: str) -> str:
     """What was chosen, in one line."""
     total, channels, height, width = entry.shape
-    kind = "training" if split == "train" else "test"
-    parts = [
-        f"{title}: {rows.stop - rows.start:,} {kind} images of {total:,}, {how}",
-        f"{channels} x {height} x {width}",
-    ]
+    parts = [f"{title}: {chosen} of {total:,}, {how}", f"{channels} x {height} x {width}"]
     if entry.facts["classes"]:
         parts.append(f"{len(entry.facts['classes'])} classes")
     if entry.facts["bad_count"]:

@@ -6,18 +6,16 @@ does so a block at a time: memory grows with the number of images, not with its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from convvae.distances import nearest, rowwise, within
 from convvae.evaluate import Estimate, Undefined
 
 BLOCK = 1000
 """Images of a block of the kernel distance, at most."""
-PAIRS = 2_500_000
-"""Pairs of images that are compared at a time: 20 MB."""
 KERNEL_BLOCKS = 10
 """Disjoint blocks, at least, over which the kernel distance is averaged."""
 MANIFOLD_NEIGHBOUR = 3
@@ -134,6 +132,8 @@ def neighbourhoods(real: Tensor, generated: Tensor) -> Neighbourhoods:
         precision = 1/M sum_j [y_j in a B_3(x_i)]         recall   = 1/N sum_i [x_i in a B_3(y_j)]
         density   = 1/(5 M) sum_ij [y_j in B_5(x_i)]      coverage = 1/N sum_i [a y_j in B_5(x_i)]
 
+    A point is on the edge of a ball, and in it, up to a relative difference of 1e-6.
+
     Arguments:
         real: Features, shape [N, F].
         generated: Features, shape [M, F].
@@ -144,17 +144,16 @@ def neighbourhoods(real: Tensor, generated: Tensor) -> Neighbourhoods:
     Source: Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991; Naeem et al. 2020,
     https://arxiv.org/abs/2002.09797
     """
-    real, generated = real.double(), generated.double()
-    manifold, ball = _radii(real, MANIFOLD_NEIGHBOUR), _radii(real, BALL_NEIGHBOUR)
-    theirs = _radii(generated, MANIFOLD_NEIGHBOUR)
+    manifold, ball = _radii(real, (MANIFOLD_NEIGHBOUR, BALL_NEIGHBOUR))
+    (theirs,) = _radii(generated, (MANIFOLD_NEIGHBOUR,))
     precise = torch.zeros(len(generated), dtype=torch.bool)
     recalled, inside, covered = (torch.zeros((), dtype=torch.int64) for _ in range(3))
-    for rows, squared in _distances(real, generated):
-        precise |= (squared <= manifold[rows, None]).any(0)
-        recalled += (squared <= theirs).any(1).sum()
-        within = squared <= ball[rows, None]
-        inside += within.sum()
-        covered += within.any(1).sum()
+    for rows, far in rowwise(real, generated):
+        precise |= within(far, manifold[rows, None]).any(0)
+        recalled += within(far, theirs).any(1).sum()
+        held = within(far, ball[rows, None])
+        inside += held.sum()
+        covered += held.any(1).sum()
     numbers = Neighbourhoods(
         precision=float(precise.double().mean()),
         recall=recalled.item() / len(real),
@@ -178,32 +177,10 @@ def _too_few(real: int, generated: int) -> dict[str, Undefined]:
     return found
 
 
-def _radii(points: Tensor, k: int) -> Tensor:
-    """Squared distance of every point to its k-th nearest other, [N]; nan where there is none."""
-    if len(points) <= k:
-        return torch.full((len(points),), torch.nan, dtype=torch.float64)
+def _radii(points: Tensor, ranks: tuple[int, ...]) -> list[Tensor]:
+    """Distances of every point to its k-th nearest others, [N] a k; nan where there is none."""
+    most = min(max(ranks), len(points) - 1)
     # The nearest of all is the point itself, at distance 0.
-    return torch.cat(
-        [
-            squared.topk(k + 1, dim=1, largest=False).values[:, k]
-            for _, squared in _distances(points, points)
-        ]
-    )
-
-
-def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Squared Euclidean distances of rows of a [N, F] from b [M, F]: the rows, and [rows, M].
-
-    What the rounding of |a|^2 - 2 a . b + |b|^2 cannot tell from 0 is 0, so that equal points are
-    equal.
-    """
-    center = b.mean(0)
-    a, b = a - center, b - center
-    of_b = b.square().sum(1)
-    rows = max(1, PAIRS // len(b))
-    for start in range(0, len(a), rows):
-        part = a[start : start + rows]
-        norms = part.square().sum(1, keepdim=True) + of_b
-        squared = torch.addmm(norms, part, b.T, alpha=-2)
-        squared[squared < 1e-12 * norms] = 0
-        yield slice(start, start + rows), squared
+    found = nearest(points, points, most + 1)
+    nowhere = torch.full((len(points),), torch.nan, dtype=torch.float64)
+    return [found[:, k] if k <= most else nowhere for k in ranks]
