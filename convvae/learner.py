@@ -17,6 +17,7 @@ from convvae.config import ModelConfig, TrainConfig
 from convvae.errors import ModelFileError
 from convvae.model import VAE
 from convvae.muon import Muon
+from convvae.networks import BottomUp
 from convvae.objectives import Terms, draw, training_loss
 
 WARM_UP = 0.3
@@ -174,6 +175,8 @@ class Learner:
         self.optimizer = _optimizer(config, self.vae, self.rate)
         self.sums = torch.zeros(2, device=device, dtype=_wide(device))
         """Sums of log_px and kl over the epoch under way."""
+        self.skipped = torch.zeros((), device=device, dtype=torch.int64)
+        """Steps left out in the epoch under way, their gradient beyond `skip_norm`."""
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
@@ -184,7 +187,10 @@ class Learner:
         """
         for vae in (self.vae, self.average):
             if vae is not None:
-                vae.decoder.output_bias[: len(mean)] = mean.clamp(0.01, 0.99).logit()
+                logits = mean.clamp(0.01, 0.99).logit().to(vae.device)
+                # A ladder has a bias for each of the pixels that it folds into a cell.
+                bias = vae.decoder.output_bias[: len(mean)]
+                bias.copy_(logits.view(-1, *[1] * (bias.ndim - 1)).expand_as(bias))
 
     @property
     def weights(self) -> VAE:
@@ -229,13 +235,24 @@ class Learner:
         terms = draws.terms
         self.optimizer.zero_grad()
         batch_loss.backward()
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        if self.average is not None:
-            self._update_average(self.average)
+        if not self._skips():
+            self.optimizer.step()
+            if self.average is not None:
+                self._update_average(self.average)
         self.sums += torch.stack([terms.log_px.detach().sum(), terms.kl.detach().sum()])
         return batch_loss.detach()
+
+    def _skips(self) -> bool:
+        """Clip the gradient; and whether its norm is such that the step is to be left out."""
+        config = self.config
+        if config.clip_norm is None and config.skip_norm is None:
+            return False
+        norm = nn.utils.clip_grad_norm_(self.vae.parameters(), config.clip_norm or math.inf)
+        # A norm that is not a number is not at most anything.
+        if config.skip_norm is None or norm <= config.skip_norm:
+            return False
+        self.skipped += 1
+        return True
 
     def means(self, position: Position) -> Terms:
         """Mean terms over the epoch under way (training mode, running average), on the CPU."""
@@ -267,7 +284,7 @@ class Learner:
         for name, parameter in self.vae.named_parameters():
             state = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
-        return tensors | {"sums": self.sums}
+        return tensors | {"sums": self.sums, "skipped": self.skipped}
 
     def save(self, path: Path, position: Position) -> None:
         """Write all that continuing needs, whole or not at all."""
@@ -311,6 +328,8 @@ class Learner:
                 moment = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
                 self.optimizer.state[parameter][key] = moment.copy_(value)
         self.sums.copy_(tensors["sums"])
+        # Files of runs from before steps could be left out do not have it.
+        self.skipped.copy_(tensors.get("skipped", torch.zeros_like(self.skipped)))
 
 
 def _optimizer(config: TrainConfig, vae: VAE, rate: Tensor) -> torch.optim.Optimizer:
@@ -327,6 +346,8 @@ def _optimizer(config: TrainConfig, vae: VAE, rate: Tensor) -> torch.optim.Optim
 
 def _zero_head_bias(vae: VAE) -> None:
     """Zero the biases of the last linear layers before mu and logvar."""
+    if isinstance(vae.encoder, BottomUp):
+        return  # its heads start at zero altogether
     for head in (vae.encoder.proj_mu, vae.encoder.proj_logvar):
         last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
         nn.init.zeros_(last.bias)
