@@ -24,7 +24,7 @@ from convvae.distributions import (
     kl_divergence,
 )
 from convvae.ladder import LadderPosterior, LadderPrior
-from convvae.networks import NETWORKS, BottomUp, TopDown, wide
+from convvae.networks import NETWORKS, BottomUp, Decoder, Encoder, TopDown, wide
 
 LOGVAR_RANGE = (-20.0, 10.0)
 """Log-variances are clamped to this range, so that exp(logvar) neither overflows nor vanishes."""

@@ -17,7 +17,7 @@ from convvae.model import VAE
 from convvae.networks.ladder import Conditional, folded
 from convvae.objectives import draw, elbo, log_weights
 
-SIZES = dict(network="ladder", max_filters=8, group_channels=2)
+SIZES = {"network": "ladder", "max_filters": 8, "group_channels": 2}
 
 
 def config(size=(12, 10), channels=1, **more):
@@ -129,9 +129,10 @@ def plain_elbo(vae, x, eps):
         if place == 1:
             h = h.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :5]
         rung = f"decoder.rungs.{place}"
-        hidden = F.silu(conv(f"{rung}.hidden", F.silu(h)))
+        look = conv(f"{rung}.look", F.silu(h))
+        hidden = F.silu(look[:, :4])
         p = gaussian(conv(f"{rung}.prior", hidden))
-        state = F.silu(conv(f"{rung}.state", F.silu(h)) + seen[place])
+        state = F.silu(look[:, 4:] + seen[place])
         q = gaussian(conv(f"{rung}.posterior", state), p.mean)
         size = 2 * height * width
         z = q.mean + q.stddev * eps[:, start : start + size].view(-1, 2, height, width)

@@ -1,9 +1,9 @@
 """A ladder of latent maps: images to features bottom-up, latents to images top-down.
 
-L groups of latents z_1 ... z_L lie on maps of growing resolution. The top-down path carries a state h
-from the coarsest map to the image; at every group it says p(z_l | z_<l), takes a z_l from whoever
-walks it, and goes on. The bottom-up path gives every group what it knows of the image, from which
-and from h follows q(z_l | z_<l, x).
+L groups of latents z_1 ... z_L lie on maps of growing resolution. The top-down path carries a
+state h from the coarsest map to the image; at every group it says p(z_l | z_<l), takes a z_l from
+whoever walks it, and goes on. The bottom-up path gives every group what it knows of the image, from
+which and from h follows q(z_l | z_<l, x).
 
 Source: Sonderby et al. 2016, https://arxiv.org/abs/1602.02282; Vahdat & Kautz 2020,
 https://arxiv.org/abs/2007.03898; Child 2021, https://arxiv.org/abs/2011.10650; Hazami, Mama &
@@ -44,9 +44,10 @@ Choose = Callable[[int, Conditional, Tensor], Tensor]
 def conv(inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0) -> nn.Conv2d:
     """A convolution that keeps the size, its starting weights multiplied by `gain`."""
     made = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    assert made.bias is not None
+    nn.init.zeros_(made.bias)
     with torch.no_grad():
         made.weight.mul_(gain)
-        nn.init.zeros_(made.bias)
     return made
 
 
