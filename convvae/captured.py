@@ -31,6 +31,8 @@ class Step(Protocol):
     """How the step is launched, for the record of a run."""
     images: Tensor
     """uint8 [N, C, H, W] on the device; a run may write others over them."""
+    latent_dims: int
+    """Number of latents D, for which noise is given."""
 
     def __call__(
         self, index: Tensor, eps: Tensor, pace: Pace, moves: Tensor | None = None
@@ -59,6 +61,7 @@ class PlainStep:
     def __init__(self, learner: Learner, images: Tensor) -> None:
         self.learner = learner
         self.images = images
+        self.latent_dims = learner.vae.config.latent_dims
 
     def __call__(
         self, index: Tensor, eps: Tensor, pace: Pace, moves: Tensor | None = None
@@ -90,9 +93,10 @@ class CapturedStep:
     ) -> None:
         self.plain = PlainStep(learner, images)
         self.images = images
+        self.latent_dims = self.plain.latent_dims
         self.record = record
         config, device = learner.config, images.device
-        shape = (config.mc_samples, config.batch_size, config.latent_dims)
+        shape = (config.mc_samples, config.batch_size, self.latent_dims)
         self.index = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
         self.eps = torch.zeros(shape, device=device)
         augments = config.augment != "none"

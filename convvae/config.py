@@ -11,7 +11,7 @@ import math
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,10 @@ MIN_SIDE = 8
 MAX_SIDE = 4096
 """Largest image side: beyond it a single image would not fit the memory of training."""
 
-Network = Literal["upsample", "pooled", "transposed", "residual"]
+LATENT_DIMS = 8
+"""Latents of a model, where nothing else is asked for."""
+
+Network = Literal["upsample", "pooled", "transposed", "residual", "ladder"]
 LikelihoodName = Literal[
     "gaussian",
     "gaussian-learned",
@@ -44,6 +47,7 @@ LikelihoodName = Literal[
     "continuous-bernoulli",
     "discretized-logistic",
     "discretized-logistic-mixture",
+    "discretized-logistic-colour",
 ]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
@@ -135,17 +139,44 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
+class Group(NamedTuple):
+    """Latents of a ladder that are drawn together: a map of `channels` x `height` x `width`."""
+
+    name: str
+    """Resolution and number, such as 8x8.2."""
+    channels: int
+    height: int
+    width: int
+    start: int
+    """Place of the first of them in z."""
+
+    @property
+    def size(self) -> int:
+        """Number of latents."""
+        return self.channels * self.height * self.width
+
+
+LEAST_CELLS = 4
+"""The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
+
+
 class Architecture(Frozen):
     """What a user chooses about a model; the images decide the rest."""
 
     network: Network = "upsample"
     """Encoder and decoder pair."""
-    latent_dims: int = Field(default=8, ge=1, le=65_536)
-    """Number of latents D."""
+    latent_dims: int = Field(default=LATENT_DIMS, ge=1, le=2**22)
+    """Number of latents D; that of a ladder follows from its groups."""
     max_filters: int = Field(default=64, ge=1, le=4096)
     """Filters of the widest convolution."""
     depth: int = Field(default=2, ge=1, le=100)
-    """Residual blocks a resolution, of the network residual."""
+    """Residual blocks per resolution (residual); groups per resolution, which grow (ladder)."""
+    groups: tuple[int, ...] | None = None
+    """Groups of latents per resolution of a ladder, from the coarsest (else by --depth)."""
+    group_channels: int = Field(default=8, ge=1, le=1024)
+    """Channels of the latent maps of a ladder."""
+    fold: int = Field(default=2, ge=1, le=8)
+    """Pixels a side that a ladder takes as one cell of its finest map."""
     likelihood: LikelihoodName = "gaussian"
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
@@ -174,6 +205,15 @@ class Architecture(Frozen):
             )
         if self.prior == "vamp" and self.posterior != "diagonal":
             raise ValueError("prior vamp mixes diagonal Gaussians; use --posterior diagonal")
+        if self.network == "ladder" and (self.posterior, self.prior) != ("diagonal", "normal"):
+            raise ValueError(
+                "network ladder has Gaussian posteriors and priors of its own, group by group; "
+                "leave out --posterior and --prior"
+            )
+        if self.groups is not None and self.network != "ladder":
+            raise ValueError(f"network {self.network} has no groups of latents; use ladder")
+        if self.groups is not None and (not self.groups or min(self.groups) < 1):
+            raise ValueError("groups needs at least one group per resolution, such as 2 4 6")
         if self.posterior == "flow" and self.latent_dims < 2:
             raise ValueError("posterior flow couples latents, and needs at least two of them")
         return self
@@ -197,9 +237,46 @@ class ModelConfig(Architecture):
     def _large_enough(cls, size: tuple[int, int]) -> tuple[int, int]:
         return check_size(size)
 
+    @property
+    def plan(self) -> tuple[Group, ...]:
+        """The groups of a ladder's latents, from the coarsest to the finest; else none."""
+        if self.network != "ladder":
+            return ()
+        sizes = [(-(-self.image_size[0] // self.fold), -(-self.image_size[1] // self.fold))]
+        wanted = len(self.groups) if self.groups else None
+        while len(sizes) < wanted if wanted else min(sizes[0]) >= 2 * LEAST_CELLS:
+            height, width = sizes[0]
+            if height == width == 1:
+                raise ValueError(
+                    f"groups names {wanted} resolutions, but images of {self.image_size[0]}x"
+                    f"{self.image_size[1]} with a fold of {self.fold} have only {len(sizes)}"
+                )
+            sizes.insert(0, (-(-height // 2), -(-width // 2)))
+        counts = self.groups or [self.depth * (place + 1) for place in range(len(sizes))]
+        plan: list[Group] = []
+        for (height, width), count in zip(sizes, counts, strict=True):
+            for number in range(1, count + 1):
+                start = plan[-1].start + plan[-1].size if plan else 0
+                name = f"{height}x{width}.{number}"
+                plan.append(Group(name, self.group_channels, height, width, start))
+        return tuple(plan)
+
+    @model_validator(mode="after")
+    def _latents_of_a_ladder(self) -> Self:
+        if self.network == "ladder":
+            total = sum(group.size for group in self.plan)
+            if self.latent_dims not in (LATENT_DIMS, total):
+                raise ValueError(
+                    f"the groups of this ladder have {total} latents, not {self.latent_dims}: "
+                    "leave out --latent-dims, or set --groups and --group-channels"
+                )
+            # The instance is frozen for others; this is still its making.
+            object.__setattr__(self, "latent_dims", total)
+        return self
+
     @model_validator(mode="after")
     def _fewer_latents_than_pixels(self) -> Self:
-        if self.latent_dims > self.pixels:
+        if self.network != "ladder" and self.latent_dims > self.pixels:
             raise ValueError(
                 f"{self.latent_dims} latents for images of {self.pixels} values: a latent space "
                 "larger than the image makes no sense; lower --latent-dims"
@@ -263,6 +340,8 @@ class TrainConfig(Architecture):
     """Course of the learning rate over the run's images."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Scale gradients down to this norm."""
+    skip_norm: float | None = Field(default=None, gt=0)
+    """Leave out steps whose gradient is beyond this norm; they are counted."""
     ema_images: int | None = Field(default=None, ge=1)
     """Average the weights over the run, with this half-life in images."""
     head_bias: Literal["uniform", "zero"] = "uniform"

@@ -17,6 +17,7 @@ from convvae.config import ModelConfig, TrainConfig
 from convvae.errors import ModelFileError
 from convvae.model import VAE
 from convvae.muon import Muon
+from convvae.networks import BottomUp
 from convvae.objectives import Means, draw, training_loss
 
 WARM_UP = 0.3
@@ -187,6 +188,8 @@ class Learner:
         """Sums of log_px, kl and the loss minimised over the images of the epoch under way."""
         self.sums_are_whole = True
         """Whether the last of them has every image: older states lack it, see `take`."""
+        self.skipped = torch.zeros((), device=device, dtype=torch.int64)
+        """Steps left out in the epoch under way, their gradient beyond `skip_norm`."""
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
@@ -197,7 +200,10 @@ class Learner:
         """
         for vae in (self.vae, self.average):
             if vae is not None:
-                vae.decoder.output_bias[: len(mean)] = mean.clamp(0.01, 0.99).logit()
+                logits = mean.clamp(0.01, 0.99).logit().to(vae.device)
+                # A ladder has a bias for each of the pixels that it folds into a cell.
+                bias = vae.decoder.output_bias[: len(mean)]
+                bias.copy_(logits.view(-1, *[1] * (bias.ndim - 1)).expand_as(bias))
 
     @property
     def weights(self) -> VAE:
@@ -241,15 +247,26 @@ class Learner:
             )
         self.optimizer.zero_grad()
         batch_loss.backward()
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        if self.average is not None:
-            self._update_average(self.average)
+        if not self._skips():
+            self.optimizer.step()
+            if self.average is not None:
+                self._update_average(self.average)
         terms, value = draws.terms, batch_loss.detach()
         parts = [terms.log_px.detach().sum(), terms.kl.detach().sum(), value * len(x)]
         self.sums += torch.stack(parts)
         return value
+
+    def _skips(self) -> bool:
+        """Clip the gradient; and whether its norm is such that the step is to be left out."""
+        config = self.config
+        if config.clip_norm is None and config.skip_norm is None:
+            return False
+        norm = nn.utils.clip_grad_norm_(self.vae.parameters(), config.clip_norm or math.inf)
+        # A norm that is not a number is not at most anything.
+        if config.skip_norm is None or norm <= config.skip_norm:
+            return False
+        self.skipped += 1
+        return True
 
     def means(self, position: Position) -> Means:
         """Means over the epoch under way, in training mode, while the weights changed."""
@@ -281,7 +298,7 @@ class Learner:
         for name, parameter in self.vae.named_parameters():
             state = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
-        return tensors | {"sums": self.sums}
+        return tensors | {"sums": self.sums, "skipped": self.skipped}
 
     def save(self, path: Path, position: Position) -> None:
         """Write all that continuing needs, whole or not at all."""
@@ -332,6 +349,8 @@ class Learner:
         self.sums_are_whole = bool(loss)
         loss = loss or [self.config.beta * kl - log_px]
         self.sums.copy_(torch.stack([log_px, kl, *loss]))
+        # Files of runs from before steps could be left out do not have it.
+        self.skipped.copy_(tensors.get("skipped", torch.zeros_like(self.skipped)))
 
 
 def _optimizer(config: TrainConfig, vae: VAE, rate: Tensor) -> torch.optim.Optimizer:
@@ -348,6 +367,8 @@ def _optimizer(config: TrainConfig, vae: VAE, rate: Tensor) -> torch.optim.Optim
 
 def _zero_head_bias(vae: VAE) -> None:
     """Zero the biases of the last linear layers before mu and logvar."""
+    if isinstance(vae.encoder, BottomUp):
+        return  # its heads start at zero altogether
     for head in (vae.encoder.proj_mu, vae.encoder.proj_logvar):
         last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
         nn.init.zeros_(last.bias)

@@ -84,7 +84,7 @@ def epoch_steps(step: Step, plan: Plan, position: Position) -> Iterator[Tensor]:
     config = plan.config
     height, width = step.images.shape[-2:]
     for index in plan.batches(position.epoch)[position.batch :]:
-        shape = (config.mc_samples, len(index), config.latent_dims)
+        shape = (config.mc_samples, len(index), step.latent_dims)
         eps = runtime.noise(shape, config.seed, "train", position.images)
         now = pace(config, position.images, plan.total_images)
         moves = draw_moves(

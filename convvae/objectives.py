@@ -6,6 +6,7 @@ The loss and the reported bound are made from the same `Terms`, so they cannot d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,6 @@ from convvae.distributions import (
     Posterior,
     StandardNormal,
     gaussian_squared_error,
-    kl_divergence,
     kl_per_latent,
 )
 from convvae.model import VAE
@@ -71,6 +71,15 @@ class Draws(NamedTuple):
     """KL(q || p), nats, shape [B]."""
     eps: Tensor
     """The noise that the draws were made of, shape [K, B, D]."""
+    log_ratio: Callable[[], Tensor]
+    """log p(z) - log q(z|x) of each draw, nats, shape [K, B], computed when it is asked for."""
+    kl_per_group: Tensor | None
+    """The part of each group of a ladder in the KL, shape [L, B]; None of other networks."""
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Logarithms of the importance weights p(x|z) p(z) / q(z|x), nats, shape [K, B]."""
+        return self.log_px + self.log_ratio()
 
     @property
     def terms(self) -> Terms:
@@ -86,9 +95,13 @@ def draw(vae: VAE, x: Tensor, eps: Tensor) -> Draws:
         x: Images, shape [B, C, H, W], in [0, 1].
         eps: Standard normal noise, shape [K, B, D].
     """
-    q = vae.encode(x)
-    z = q.rsample(eps)
-    return Draws(q, z, vae.decode(z).log_prob(x), kl_divergence(q, vae.prior, z), eps)
+    return _score(vae, x, vae.encode(x), eps)
+
+
+def _score(vae: VAE, x: Tensor, q: Posterior, eps: Tensor) -> Draws:
+    made = vae.draw(q, eps)
+    log_px = made.p.log_prob(x)
+    return Draws(q, made.z, log_px, made.kl, eps, made.log_ratio, made.kl_per_group)
 
 
 def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
@@ -121,8 +134,7 @@ def log_weights(vae: VAE, x: Tensor, q: Posterior, eps: Tensor) -> Tensor:
     Returns:
         Nats, shape [K, B].
     """
-    z = q.rsample(eps)
-    return vae.decode(z).log_prob(x) + vae.prior.log_prob(z) - q.log_prob(z)
+    return _score(vae, x, q, eps).log_weights
 
 
 def importance_weighted_bound(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
@@ -149,10 +161,9 @@ def _log_mean(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-def iwae_loss(vae: VAE, draws: Draws) -> Tensor:
+def iwae_loss(draws: Draws) -> Tensor:
     """Minus the importance-weighted bound, the mean over the batch, nats an image."""
-    log_w = draws.log_px + vae.prior.log_prob(draws.z) - draws.q.log_prob(draws.z)
-    return -_log_mean(log_w).mean()
+    return -_log_mean(draws.log_weights).mean()
 
 
 def dreg_loss(vae: VAE, draws: Draws) -> Tensor:
@@ -178,11 +189,16 @@ def dreg_loss(vae: VAE, draws: Draws) -> Tensor:
 def free_bits_loss(vae: VAE, draws: Draws, beta: float | Tensor, free_bits: float) -> Tensor:
     r"""mean(-log_px) + beta sum_d max(free_bits, mean(kl_d)): a latent is free up to some nats.
 
+    Of a ladder, d counts the groups instead of the latents.
+
     Source: Kingma et al. 2016, appendix C.8, https://arxiv.org/abs/1606.04934
     """
-    assert isinstance(draws.q, DiagonalGaussian)
-    assert isinstance(vae.prior, StandardNormal)
-    each = kl_per_latent(draws.q, vae.prior).mean(0)
+    if draws.kl_per_group is not None:
+        each = draws.kl_per_group.mean(1)
+    else:
+        assert isinstance(draws.q, DiagonalGaussian)
+        assert isinstance(vae.prior, StandardNormal)
+        each = kl_per_latent(draws.q, vae.prior).mean(0)
     return beta * each.clamp_min(free_bits).sum() - draws.log_px.mean()
 
 
@@ -292,7 +308,7 @@ def training_loss(
     """
     match config.objective:
         case "iwae":
-            return iwae_loss(vae, draws)
+            return iwae_loss(draws)
         case "dreg":
             return dreg_loss(vae, draws)
         case "beta-tc":

@@ -5,9 +5,11 @@ over the latents or over the pixels, in nats. Random draws take their standard n
 generator, as an argument, so that everything here is a function of its arguments.
 """
 
+from convvae.distributions.colour import ColourLogistic
 from convvae.distributions.flows import ConditionalFlow, FlowPosterior, FlowPrior
+from convvae.distributions.gaussian import normal_kl, normal_log_density
+from convvae.distributions.heads import HEADS
 from convvae.distributions.likelihoods import (
-    HEADS,
     Bernoulli,
     ContinuousBernoulli,
     DiscretizedLogistic,
@@ -38,6 +40,7 @@ from convvae.distributions.priors import (
 __all__ = [
     "HEADS",
     "Bernoulli",
+    "ColourLogistic",
     "ConditionalFlow",
     "ContinuousBernoulli",
     "DiagonalGaussian",
@@ -61,4 +64,6 @@ __all__ = [
     "gaussian_squared_error",
     "kl_divergence",
     "kl_per_latent",
+    "normal_kl",
+    "normal_log_density",
 ]

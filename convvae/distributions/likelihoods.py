@@ -183,25 +183,11 @@ class DiscretizedLogistic(Likelihood):
     @property
     def mean(self) -> Tensor:
         """E[x|z], shape [..., C, H, W]."""
-        # E[v] = sum over v >= 1 of P(V >= v), level by level to keep memory small.
-        total = torch.zeros_like(self.locations[..., 0])
-        for level in range(1, LEVELS):
-            edge = (level - 0.5) / (LEVELS - 1)
-            above = torch.sigmoid((self.locations - edge) * torch.exp(-self.log_scales))
-            total += (self.log_weights.exp() * above).sum(-1)
-        return total / (LEVELS - 1)
+        return (self.log_weights.exp() * logistic_mean(self.locations, self.log_scales)).sum(-1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log P(x|z) in nats, shape [...]; x in whole levels."""
-        x = x.unsqueeze(-1)
-        half, inverse = 0.5 / (LEVELS - 1), torch.exp(-self.log_scales)
-        upper = (x + half - self.locations) * inverse
-        lower = (x - half - self.locations) * inverse
-        # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)), without cancellation.
-        width = torch.log(-torch.expm1(-2 * half * inverse))
-        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + width
-        each = torch.where(x < half, F.logsigmoid(upper), inside)
-        each = torch.where(x > 1 - half, F.logsigmoid(-lower), each)
+        each = logistic_mass(x.unsqueeze(-1), self.locations, self.log_scales)
         return _sum((self.log_weights + each).logsumexp(-1))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -213,6 +199,31 @@ class DiscretizedLogistic(Likelihood):
         b = self.log_scales.cpu().gather(-1, chosen).squeeze(-1).exp()
         x = m + b * torch.logit(_uniform(m, generator), eps=1e-6)
         return (x.clamp(0, 1) * (LEVELS - 1)).round() / (LEVELS - 1)
+
+
+def logistic_mass(x: Tensor, locations: Tensor, log_scales: Tensor) -> Tensor:
+    """log of the mass of a logistic in the bin of level x = v / 255, in nats, element by element.
+
+    The bin of v = 0 reaches to minus infinity, that of v = 255 to infinity.
+    """
+    half, inverse = 0.5 / (LEVELS - 1), torch.exp(-log_scales)
+    upper = (x + half - locations) * inverse
+    lower = (x - half - locations) * inverse
+    # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)), without cancellation.
+    width = torch.log(-torch.expm1(-2 * half * inverse))
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + width
+    each = torch.where(x < half, F.logsigmoid(upper), inside)
+    return torch.where(x > 1 - half, F.logsigmoid(-lower), each)
+
+
+def logistic_mean(locations: Tensor, log_scales: Tensor) -> Tensor:
+    """Mean of x = v / 255 under a logistic integrated over bins, element by element."""
+    # E[v] = sum over v >= 1 of P(V >= v), level by level to keep memory small.
+    total = torch.zeros_like(locations)
+    inverse = torch.exp(-log_scales)
+    for level in range(1, LEVELS):
+        total += torch.sigmoid((locations - (level - 0.5) / (LEVELS - 1)) * inverse)
+    return total / (LEVELS - 1)
 
 
 def gaussian_log_prob(squared_error: Tensor, pixels: int, variance: float | Tensor) -> Tensor:
@@ -236,11 +247,16 @@ class Head(nn.Module, ABC):
     """
 
     outputs = 1
-    """Numbers of the raw output a value of the image."""
+    """Numbers of the raw output per value of the image."""
 
     def __init__(self, variance: float) -> None:
         super().__init__()
         self.fixed_variance = variance
+
+    @classmethod
+    def channels(cls, channels: int) -> int:
+        """Channels of the raw output for images of so many."""
+        return channels * cls.outputs
 
     @abstractmethod
     def forward(self, output: Tensor) -> Likelihood:
@@ -351,19 +367,6 @@ class MixtureHead(DiscretizedLogisticHead):
 
     outputs = 3 * COMPONENTS
     components = COMPONENTS
-
-
-HEADS: dict[str, type[Head]] = {
-    "bernoulli": BernoulliHead,
-    "continuous-bernoulli": ContinuousBernoulliHead,
-    "gaussian": GaussianHead,
-    "gaussian-learned": LearnedGaussianHead,
-    "gaussian-optimal": OptimalGaussianHead,
-    "laplace": LaplaceHead,
-    "discretized-logistic": DiscretizedLogisticHead,
-    "discretized-logistic-mixture": MixtureHead,
-}
-"""The likelihoods by name."""
 
 
 def _sum(values: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -75,3 +76,8 @@ def cells(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Height and width of a feature map with `stride` pixels a cell, rounded up."""
     height, width = image_size
     return -(-height // stride), -(-width // stride)
+
+
+def wide(x: Tensor) -> Tensor:
+    """A tensor in float32 at least, in which densities are computed whatever the networks do."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
