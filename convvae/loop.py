@@ -184,7 +184,7 @@ def validate(learner: Learner, images: Tensor, pace: Pace) -> Validation:
         pace: Of the epoch's last step.
     """
     config, vae = learner.config, learner.weights
-    shape = (config.mc_samples, config.latent_dims)
+    shape = (config.mc_samples, vae.config.latent_dims)
     weights = ((pace.beta, pace.capacity), (config.beta, config.capacity or 0.0))
     total = learner.sums.new_zeros(4)
     with evaluating(vae):
