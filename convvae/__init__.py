@@ -11,21 +11,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convvae.checkpoint import load_model
     from convvae.config import ModelConfig, TrainConfig
+    from convvae.estimator import ConvVAE
+    from convvae.evaluate import generate, reconstruct
     from convvae.model import VAE
     from convvae.objectives import elbo
+    from convvae.training import train
 
-__all__ = ["VAE", "ModelConfig", "TrainConfig", "elbo", "load_model"]
+    __version__: str
+
+__all__ = [
+    "VAE",
+    "ConvVAE",
+    "ModelConfig",
+    "TrainConfig",
+    "__version__",
+    "elbo",
+    "generate",
+    "load_model",
+    "reconstruct",
+    "train",
+]
 
 _HOMES = {
     "VAE": "model",
+    "ConvVAE": "estimator",
     "ModelConfig": "config",
     "TrainConfig": "config",
     "elbo": "objectives",
+    "generate": "evaluate",
     "load_model": "checkpoint",
+    "reconstruct": "evaluate",
+    "train": "training",
 }
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("convvae")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -21,7 +21,7 @@ run and does not change it: weights, images and noise are the same with it and w
             if row["val_bound"] > -2600:
                 self.run.stop.set()  # saved and resumable, as after Ctrl-C
 
-    train(config, callbacks=[Halt()])
+    convvae.train(config, callbacks=[Halt()])
 """
 
 from __future__ import annotations

@@ -218,6 +218,9 @@ class RunFolder:
         self.pictures = path / "pictures"
         self.report = path / "report.html"
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
     @classmethod
     def create(cls, path: Path) -> RunFolder:
         """Make a new run folder.

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -72,8 +73,15 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
+def square(size: object) -> object:
+    """A whole number as the height and width of a square; anything else as it is."""
+    return (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(square)]
+"""Height and width; a single number is both."""
 ImageSize = Annotated[
-    tuple[int, int] | None,
+    Size | None,
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="H[xW]",
@@ -222,8 +230,8 @@ class Architecture(Frozen):
 class ModelConfig(Architecture):
     """All that is needed to rebuild a model; stored inside every model file."""
 
-    image_size: tuple[int, int]
-    """Height and width of the images, at least 8 each."""
+    image_size: Size
+    """Height and width of the images, at least 8 each; a single number is both."""
     channels: int = Field(ge=1, le=4)
     """Channels C of the images."""
 

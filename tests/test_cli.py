@@ -248,8 +248,9 @@ def test_a_resumed_run_refuses_what_would_change_it(here, finished_run, capsys):
     assert "digits" in line
 
 
-def test_a_schedule_is_not_stretched_by_resuming(here, capsys):
-    assert main(["train", "digits", *QUICK, "--schedule=cosine", "--out=run"]) == 0
+@pytest.mark.parametrize("schedule", ["--schedule=cosine", "--kl-schedule=cyclical"])
+def test_a_schedule_is_not_stretched_by_resuming(schedule, here, capsys):
+    assert main(["train", "digits", *QUICK, schedule, "--out=run"]) == 0
     capsys.readouterr()
     fails(capsys, errors.UsageError, "train", "--resume", "run", "--epochs", 5)
 

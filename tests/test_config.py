@@ -50,6 +50,18 @@ def test_a_bad_setting_is_one_line_with_its_name_rule_and_value(values, words):
     assert str(caught.value).startswith("here: ")
 
 
+@pytest.mark.parametrize("size", [32, (32, 32), [32, 32]])
+def test_a_single_number_is_the_size_of_a_square(size):
+    assert TrainConfig(data="digits", image_size=size).image_size == (32, 32)
+    assert ModelConfig(image_size=size, channels=1).image_size == (32, 32)
+
+
+@pytest.mark.parametrize("size", [True, 32.5, "32", (32,)])
+def test_what_is_no_size_is_refused_from_python(size):
+    with pytest.raises(ConfigError, match="image_size"):
+        TrainConfig.checked({"data": "digits", "image_size": size}, "here")
+
+
 @pytest.mark.parametrize("size", [(7, 64), (0, 0), (-8, 8)])
 def test_images_below_eight_pixels_are_refused(size):
     with pytest.raises(ImageSizeError, match="at least 8"):

@@ -43,9 +43,10 @@ def _resumed_config(folder: Path, args: list[str]) -> TrainConfig:
     original = TrainConfig.checked(saved, str(folder / "config.json"))
     config = parse(TrainConfig, args, "convvae train", dict(original))
     config = config.model_copy(update={"data": canonical(config.data)})
+    stretched = config.schedule != "constant" or config.kl_schedule == "cyclical"
     for name in TrainConfig.model_fields:
         was, now = getattr(original, name), getattr(config, name)
-        fixed = name not in RESUMABLE or (name == "epochs" and config.schedule != "constant")
+        fixed = name not in RESUMABLE or (name == "epochs" and stretched)
         if was != now and fixed:
             raise UsageError(
                 f"--{name.replace('_', '-')} {now} contradicts the run in {folder}, which has "

@@ -44,6 +44,10 @@ class Likelihood(ABC):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x on the CPU, shape [..., C, H, W]; densities may leave [0, 1]."""
 
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.mean.shape)
+        return f"{type(self).__name__}(p(x|z) over x of {shape})"
+
     def _repr_png_(self) -> bytes:
         """The means, as a notebook shows them."""
         return notebook.picture(self.mean)

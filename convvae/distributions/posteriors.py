@@ -30,6 +30,10 @@ class Posterior(ABC):
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
 
+    def __repr__(self) -> str:
+        images, latents = self.mean.shape
+        return f"{type(self).__name__}(q(z|x) of {images} images, {latents} latents)"
+
 
 class DiagonalGaussian(Posterior):
     r"""Posterior q(z|x) = N(z; mu, diag exp(logvar)).
