@@ -1,7 +1,7 @@
 """Training: one loop, from images to a run folder.
 
 Position is counted in images seen, and every random number is a function of (seed, position): a run
-that is stopped anywhere and resumed ends with the weights of one left alone; to the bit, on the same
+that is stopped anywhere and resumed ends with the weights of one left alone, to the bit on the same
 machine with the same number of threads.
 """
 
