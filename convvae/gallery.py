@@ -376,13 +376,13 @@ ON_REQUEST = ("umap",)
 
 
 def pictures(gallery: Gallery, names: Iterable[str] = ()) -> Iterator[tuple[str, Picture | str]]:
-    """Draw figures one after another.
+    """Figures, each drawn when it is its turn; names are checked at once.
 
     Arguments:
         gallery: What they are made of.
         names: Which; all but `ON_REQUEST` if there is none.
 
-    Yields:
+    Returns:
         Each name with its picture, or with the reason why there is none.
 
     Raises:
@@ -394,8 +394,7 @@ def pictures(gallery: Gallery, names: Iterable[str] = ()) -> Iterator[tuple[str,
         if name not in PICTURES:
             hint = did_you_mean(name, PICTURES)
             raise UsageError(f"no figure {name!r}{hint}; there are {', '.join(PICTURES)}")
-    for name in chosen:
-        yield name, PICTURES[name](gallery)
+    return ((name, PICTURES[name](gallery)) for name in chosen)
 
 
 def save_animations(gallery: Gallery, folder: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """The loop: batches in their order, a step on each, and the means of an epoch.
 
 Position is counted in images seen, and every random number is a function of (seed, position): a run
-that is stopped anywhere and resumed ends with the weights of one left alone, to the bit. Nothing
+that is stopped anywhere and resumed ends with the weights of one left alone, to the bit on the same
+machine with the same number of threads. Nothing
 here knows a console, a picture or a page.
 """
 

@@ -6,6 +6,7 @@ on which it is written. A line is a function of its command and its number.
 
 import random
 import types
+from functools import cache
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin
 
@@ -48,9 +49,13 @@ MODELS = [
 OUT = [
     "new", "new.png", "new/a.png", "new.npz", "new.npy", "new.html", "new.safetensors", "new.json",
     "new.pth", "notes.txt", "notes.txt/x.png", "photos", "/proc/x/y", "/dev/null/x.png",
-    "~nobody/x", "a" * 300 + ".png", "run", "", "new.jpg", "NEW.PNG", "nul\0l", "read-only/x.npz",
+    "~nobody/x", "a" * 300 + ".png", "run", "", "new.jpg", "NEW.PNG", "new.pt2", "read-only/x.npz",
     "new.parquet",
 ]  # fmt: skip
+USUAL = {
+    "model": "run", "data": "digits", "file": "weights.npz", "out": "new.npz", "form": "npz"
+}  # fmt: skip
+"""What a line mostly begins with: something that exists, else no line would come to its flags."""
 SIZES = ["8", "8x9", "native", "7", "0", "-8", "x", "8x", "8x8x8", "4097", "1e3", "8X12", "８"]
 OUTPUTS = {"out", "outfile", "outdir", "html", "json_file"}
 """Fields that name what is written."""
@@ -58,6 +63,7 @@ SOURCES = {"data", "normal"}
 SPLITS = ["auto", "folders", "none", "0.5", "0", "1", "-0.1", "nan", "half"]
 
 
+@cache
 def option_class(command):
     """The class of a command's flags: what it gives to `parse`."""
     found = []
@@ -152,10 +158,9 @@ def line(command, number):
     words, chosen = [], []
     for name, field in fields.items():
         if field.is_required() or flag_of(name, field) is None:
-            # Usually something that exists: else no line would come to its flags.
-            usual = {"model": "run", "data": "digits", "file": "model.safetensors"}.get(name)
             if draw.random() < 0.7:
-                place = {"out": "new.npz", "form": "npz"}.get(name, usual)
+                place = USUAL[name]
+                place = "new.safetensors" if (command, name) == ("import", "out") else place
                 flag = flag_of(name, field)
                 words += [place] if flag is None else [flag, place]
             elif draw.random() < 0.9:
@@ -175,7 +180,7 @@ def line(command, number):
             words.append(draw.choice(words))
         case "cpu":
             words += ["--cpu"]
-        case "resume":
+        case "resume" if command == "train":
             words += ["--resume", draw.choice(["run", "nowhere", "broken-run", "photos"])]
         case "help":
             words += ["--help"]

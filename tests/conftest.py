@@ -86,6 +86,8 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_sessionfinish(session, exitstatus):
+    if hasattr(session.config, "workerinput"):
+        return  # one of several processes; the one that has the reports decides
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CONVVAE_CI") and exitstatus == 0 and reporter.stats.get("skipped"):
         session.exitstatus = 1

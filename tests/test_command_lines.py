@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from convvae import errors
+from convvae.checkpoint import load_model
 from convvae.cli import COMMANDS, main
+from convvae.interop.weights import export_npz
 
 LINES = int(os.environ.get("CONVVAE_COMMAND_LINES", "8"))
 CODES = {0, *(kind.exit_code for kind in errors.ConvvaeError.__subclasses__())}
@@ -51,6 +53,7 @@ def home(tmp_path_factory, finished_run):
     (home / "broken-run" / "config.json").write_text("{")
     model = finished_run.model.read_bytes()
     (home / "model.safetensors").write_bytes(model)
+    export_npz(load_model(finished_run.path)[0], home / "weights.npz")
     (home / "cut.safetensors").write_bytes(model[: len(model) // 2])
     (home / "other.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     return home
@@ -107,7 +110,8 @@ def test_a_line_does_what_it_says_or_says_what_is_wrong(command, number, alone, 
 
 def test_every_field_of_every_command_is_drawn():
     for command in COMMANDS:
-        drawn = " ".join(word for n in range(400) for word in command_lines.line(command, n))
+        drawn = " ".join(word for n in range(300) for word in command_lines.line(command, n))
+        drawn = drawn.replace("_", "-")
         for name, field in command_lines.option_class(command).model_fields.items():
             flag = command_lines.flag_of(name, field)
             assert flag is None or flag in drawn, (command, name)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "your-images.md"
 
 pytestmark = pytest.mark.skipif(not GUIDE.exists(), reason="the tests run outside the repository")
-SHORT = ["--max-filters", "8", "--batch-size", "16", "--no-preview"]
+SHORT = ["--max-filters", "8", "--batch-size", "16", "--no-preview", "--no-report"]
 
 
 def blocks(language):

@@ -376,6 +376,7 @@ def test_real_mnist_learns_fast(mnist_dir, tmp_path):
             **load_recipe("lux-cvae"),
             "data": "mnist",
             "data_dir": mnist_dir,
+            "image_size": (32, 32),
             "limit": 2048,
             "epochs": 6,
             "preview": False,

@@ -46,8 +46,9 @@ def figures(args: list[str]) -> None:
         pair=options.pair,
         seed=options.seed,
     )
+    drawn = gallery.pictures(material, options.only)
     make_folder(options.out)  # a place that cannot be written to is said before the work
-    for name, picture in gallery.pictures(material, options.only):
+    for name, picture in drawn:
         if isinstance(picture, str):
             print(f"left out {name}: {picture}")
             continue
