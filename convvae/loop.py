@@ -2,8 +2,7 @@
 
 Position is counted in images seen, and every random number is a function of (seed, position): a run
 that is stopped anywhere and resumed ends with the weights of one left alone, to the bit on the same
-machine with the same number of threads. Nothing
-here knows a console, a picture or a page.
+machine with the same number of threads. Nothing here knows a console, a picture or a page.
 """
 
 from __future__ import annotations
