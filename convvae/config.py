@@ -35,6 +35,8 @@ MAX_SIDE = 4096
 """Largest image side: beyond it a single image would not fit the memory of training."""
 
 Network = Literal["upsample", "pooled", "transposed", "residual"]
+WITHOUT_BATCH_STATISTICS: frozenset[Network] = frozenset({"residual"})
+"""Networks in which no image sees another; the others normalise by the statistics of a batch."""
 LikelihoodName = Literal[
     "gaussian",
     "gaussian-learned",
@@ -100,6 +102,9 @@ UserPath = Annotated[Path, AfterValidator(expand)]
 """A path of the user's, `~` written out."""
 
 
+_WAY_OUT = "use --network " + " or ".join(sorted(WITHOUT_BATCH_STATISTICS))
+
+
 class Frozen(BaseModel):
     """A configuration: immutable, no unknown keys, finite numbers."""
 
@@ -162,12 +167,22 @@ class Architecture(Frozen):
             raise ValueError(f"must be divisible by 4, such as {lower} or {upper}")
         return filters
 
+    @property
+    def location(self) -> Literal["mean", "location f(mu)"]:
+        """What the latent that stands for an image is of its posterior, for people."""
+        return "location f(mu)" if self.posterior == "flow" else "mean"
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether the network, in training, computes of an image what depends on its batch."""
+        return self.network not in WITHOUT_BATCH_STATISTICS
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.prior == "vamp" and self.network != "residual":
+        if self.prior == "vamp" and self.uses_batch_statistics:
             raise ValueError(
                 "prior vamp encodes learned images beside the real ones, and the batch "
-                f"normalisation of network {self.network} would mix them; use --network residual"
+                f"normalisation of network {self.network} would mix them; {_WAY_OUT}"
             )
         if self.prior == "vamp" and self.posterior != "diagonal":
             raise ValueError("prior vamp mixes diagonal Gaussians; use --posterior diagonal")
@@ -318,8 +333,24 @@ class TrainConfig(Architecture):
             raise ValueError(
                 "capacity sets the KL by itself: leave out --free-bits and --kl-schedule"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_is_that_of_the_objective(self) -> Self:
         if self.objective == "dreg" and self.posterior == "flow":
             raise ValueError("objective dreg needs a Gaussian posterior; use --objective iwae")
+        if self.objective == "dreg" and self.uses_batch_statistics:
+            raise ValueError(
+                "objective dreg takes the weight of a draw to depend on that draw alone, and the "
+                f"batch normalisation of network {self.network} mixes the draws, which makes its "
+                f"gradient wrong; {_WAY_OUT}, or --objective iwae"
+            )
+        if self.objective in ("iwae", "dreg") and self.likelihood == "gaussian-optimal":
+            raise ValueError(
+                "likelihood gaussian-optimal takes the variance that is best for the mean over the "
+                f"draws, which is not the best for the weighted draws of objective "
+                f"{self.objective}: its gradient would be wrong; use --likelihood gaussian-learned"
+            )
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ class Encodings(NamedTuple):
     """Numbers of N images, on the CPU."""
 
     mu: Tensor
-    """Mean of q(z|x), shape [N, D], float32."""
+    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow."""
     logvar: Tensor
     """Logarithm of the variance of each latent under q(z|x), shape [N, D], float32."""
     bound: Tensor
@@ -62,7 +62,7 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
     with evaluating(vae):
         x = to_unit(images.to(vae.device))
         draws = draw(vae, x, noise(1))
-        mu = draws.q.mean
+        mu = draws.q.location
         errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
         return Encodings(
             mu.cpu(),

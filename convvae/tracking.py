@@ -36,7 +36,7 @@ class TensorBoard(Callback):
     """Writes a run for TensorBoard, into the run's folder `tensorboard`.
 
     Every recorded number as a curve; after every epoch test images beside their reconstructions,
-    and samples; at the end the posterior means of test images for the projector, with the images
+    and samples; at the end the codes of test images for the projector, with the images
     and their labels. After --resume it goes on where the run does.
 
     Raises:
@@ -92,7 +92,7 @@ class TensorBoard(Callback):
             latents(self.run.vae, images)[0],
             metadata=None if labels is None else labels[: len(images)].tolist(),
             label_img=_square(_visible(to_unit(images))),
-            tag="posterior means of test images",
+            tag=f"posterior {self.run.vae.config.location} of test images",
         )
 
     def close(self) -> None:

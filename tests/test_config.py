@@ -39,6 +39,15 @@ def test_what_is_not_a_size_is_refused(text):
         ({"mmd": 1.0, "prior": "flow"}, "use --prior normal"),
         ({"objective": "dreg", "posterior": "flow"}, "use --objective iwae"),
         ({"posterior": "flow", "latent_dims": 1}, "at least two"),
+        (
+            {"objective": "dreg", "mc_samples": 5},
+            "batch normalisation of network upsample.*use --network residual, or --objective iwae",
+        ),
+        ({"objective": "dreg", "network": "pooled"}, "network pooled mixes the draws"),
+        (
+            {"objective": "iwae", "likelihood": "gaussian-optimal", "mc_samples": 5},
+            "use --likelihood gaussian-learned",
+        ),
         ({"prior": "vamp"}, "use --network residual"),
         ({"prior": "vamp", "network": "residual", "posterior": "full"}, "use --posterior diagonal"),
     ],

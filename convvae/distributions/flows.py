@@ -79,8 +79,8 @@ class FlowPosterior(Posterior):
         self.inverse = inverse
 
     @property
-    def mean(self) -> Tensor:
-        """f(mu), shape [B, D]: the middle of q, as E[z] has no closed form."""
+    def location(self) -> Tensor:
+        """f(mu), shape [B, D]; E[z], which has no closed form, is another point."""
         return self._forward(self.base.mean)
 
     def rsample(self, eps: Tensor) -> Tensor:

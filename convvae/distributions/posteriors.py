@@ -19,8 +19,12 @@ class Posterior(ABC):
 
     @property
     @abstractmethod
-    def mean(self) -> Tensor:
-        """E[z], shape [B, D]."""
+    def location(self) -> Tensor:
+        """The latent that stands for an image, shape [B, D].
+
+        E[z] where q is a Gaussian. A flow's mean has no closed form: there it is f(mu), the image
+        of its Gaussian's mean, which is not E[z].
+        """
 
     @abstractmethod
     def rsample(self, eps: Tensor) -> Tensor:
@@ -47,6 +51,11 @@ class DiagonalGaussian(Posterior):
 
     @property
     def mean(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
+    @property
+    def location(self) -> Tensor:
         """E[z], shape [B, D]."""
         return self.mu
 
@@ -92,6 +101,11 @@ class FullGaussian(Posterior):
 
     @property
     def mean(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
+    @property
+    def location(self) -> Tensor:
         """E[z], shape [B, D]."""
         return self.mu
 
