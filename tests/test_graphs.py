@@ -79,7 +79,7 @@ def test_programs_of_torch_export_agree_at_any_batch(tmp_path):
 def test_the_encoder_of_a_flow_gives_its_location_at_any_batch():
     graph = graphs.graphs(made("transposed", posterior="flow", **SMALL))["encoder"]
     assert graph.outputs == ["location"]
-    program = graphs.traced(graph).module()
+    program = graphs.traced(graph).module()  # saved and loaded again
     for batch in (1, 9):
         x = torch.rand(batch, *graph.shape)
         (location,) = program(x)
@@ -117,7 +117,7 @@ def test_the_axis_of_the_images_is_called_batch_and_no_path_is_inside(tmp_path):
 
 
 @pytest.mark.parametrize("likelihood", ["continuous-bernoulli", "discretized-logistic-mixture"])
-def test_means_that_are_no_sigmoid_go_out_as_they_are(likelihood, tmp_path):
+def test_means_that_are_no_sigmoid_go_out_as_they_are(likelihood, tmp_path, monkeypatch):
     """In steep places too: the decoder's output is made a hundred times larger."""
     vae = made("upsample", likelihood=likelihood, **SMALL)
     z = torch.randn(5, 3)
@@ -125,9 +125,11 @@ def test_means_that_are_no_sigmoid_go_out_as_they_are(likelihood, tmp_path):
         for parameter in vae.decoder.upconv3.parameters():
             parameter.mul_(100)
         assert vae.decoder(z).abs().max() > 30
-    path = graphs.export_onnx(vae, facts_of(vae), tmp_path)[1]
+    only = {"decoder": graphs.graphs(vae)["decoder"]}
+    monkeypatch.setattr(graphs, "graphs", lambda _: only)
+    (path,) = graphs.export_onnx(vae, facts_of(vae), tmp_path)
     (found,) = onnxruntime.InferenceSession(str(path)).run(None, {"z": z.numpy()})
-    program = graphs.export_programs(vae, facts_of(vae), tmp_path)[1]
+    (program,) = graphs.export_programs(vae, facts_of(vae), tmp_path)
     with torch.no_grad():
         ours = vae.decode(z).mean.numpy()
         theirs = torch.export.load(program).module()(z).numpy()
