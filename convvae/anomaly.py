@@ -43,7 +43,7 @@ SCORES: dict[str, Score] = {
     "importance_bound": Score(-1, "nats", "importance-weighted bound of log p(x)"),
     "squared_error": Score(1, "per value", "squared error of the reconstruction"),
     "latent_distance": Score(
-        1, "prior deviations", f"distance of the posterior mean to the {NEIGHBOURS}th normal one"
+        1, "prior deviations", f"distance of the code to the {NEIGHBOURS}th normal one"
     ),
 }
 """Name -> quantity; a score is its value times its sign, so that high is abnormal."""
@@ -113,7 +113,7 @@ def scores(measured: Measured, normal: Tensor, member: Tensor) -> dict[str, Tens
 
     Arguments:
         measured: Of the images.
-        normal: Posterior means of the normal images, shape [M, D].
+        normal: Locations of the posteriors of the normal images, shape [M, D].
         member: Whether an image is itself one of the normal ones, bool [N].
 
     Returns:
@@ -131,13 +131,13 @@ def scores(measured: Measured, normal: Tensor, member: Tensor) -> dict[str, Tens
 
 
 def latent_distance(mu: Tensor, normal: Tensor, member: Tensor) -> Tensor:
-    """Euclidean distance of posterior means to the 5th nearest of the normal images, itself apart.
+    """Euclidean distance of codes to the 5th nearest of the normal images, itself apart.
 
     Unlike a distance from the prior's centre it sees an image that falls between clusters; a latent
     that is not used hardly counts, since its mean hardly varies.
 
     Arguments:
-        mu: Posterior means, shape [N, D].
+        mu: Locations of the posteriors, shape [N, D].
         normal: Those of the normal images, shape [M, D], M > 5.
         member: Whether an image is itself one of the normal ones, bool [N].
 

@@ -115,7 +115,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if text is None:
         raise ModelFileError(
             f"{path} is a safetensors file, but not one of convvae's: it does not say which model "
-            "its weights belong to; use a file that `convvae train` wrote"
+            "its weights belong to; use a file that `convvae train` wrote, or `convvae import` it"
         )
     try:
         header = json.loads(text)

@@ -39,6 +39,8 @@ LATENT_DIMS = 8
 """Latents of a model, where nothing else is asked for."""
 
 Network = Literal["upsample", "pooled", "transposed", "residual", "ladder"]
+WITHOUT_BATCH_STATISTICS: frozenset[Network] = frozenset({"residual", "ladder"})
+"""Networks in which no image sees another; the others normalise by the statistics of a batch."""
 LikelihoodName = Literal[
     "gaussian",
     "gaussian-learned",
@@ -113,6 +115,9 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
 
 UserPath = Annotated[Path, AfterValidator(expand)]
 """A path of the user's, `~` written out."""
+
+
+_WAY_OUT = "use --network " + " or ".join(sorted(WITHOUT_BATCH_STATISTICS))
 
 
 class Frozen(BaseModel):
@@ -204,9 +209,21 @@ class Architecture(Frozen):
             raise ValueError(f"must be divisible by 4, such as {lower} or {upper}")
         return filters
 
+    @property
+    def location(self) -> Literal["mean", "location f(mu)", "path of means"]:
+        """What the latent that stands for an image is of its posterior, for people."""
+        if self.network == "ladder":
+            return "path of means"
+        return "location f(mu)" if self.posterior == "flow" else "mean"
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether the network, in training, computes of an image what depends on its batch."""
+        return self.network not in WITHOUT_BATCH_STATISTICS
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.prior == "vamp" and self.network != "residual":
+        if self.prior == "vamp" and self.uses_batch_statistics:
             raise ValueError(
                 "prior vamp encodes learned images beside the real ones, and the batch "
                 f"normalisation of network {self.network} would mix them; use --network residual"
@@ -366,7 +383,7 @@ class TrainConfig(Architecture):
     objective: Literal["elbo", "iwae", "dreg", "beta-tc"] = "elbo"
     """ELBO; importance-weighted bound, by either gradient; or beta on total correlation only."""
     free_bits: float = Field(default=0.0, ge=0)
-    """Nats that the KL of each latent may have for nothing."""
+    """Nats that the KL of each latent, or group of a ladder, may have for nothing."""
     capacity: float | None = Field(default=None, ge=0)
     """Hold the KL at so many nats, from 0 over kl_warmup images; beta weighs the distance."""
     mmd: float = Field(default=0.0, ge=0)
@@ -423,12 +440,35 @@ class TrainConfig(Architecture):
             raise ValueError(
                 "capacity sets the KL by itself: leave out --free-bits and --kl-schedule"
             )
-        if self.objective == "dreg" and self.posterior == "flow":
-            raise ValueError("objective dreg needs a Gaussian posterior; use --objective iwae")
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_is_that_of_the_objective(self) -> Self:
+        if self.objective == "dreg" and (self.posterior == "flow" or self.network == "ladder"):
+            raise ValueError(
+                "objective dreg needs a Gaussian posterior of z as a whole; use --objective iwae"
+            )
+        if self.objective == "dreg" and self.uses_batch_statistics:
+            raise ValueError(
+                "objective dreg takes the weight of a draw to depend on that draw alone, and the "
+                f"batch normalisation of network {self.network} mixes the draws, which makes its "
+                f"gradient wrong; {_WAY_OUT}, or --objective iwae"
+            )
+        if self.objective in ("iwae", "dreg") and self.likelihood == "gaussian-optimal":
+            raise ValueError(
+                "likelihood gaussian-optimal takes the variance that is best for the mean over the "
+                f"draws, which is not the best for the weighted draws of objective "
+                f"{self.objective}: its gradient would be wrong; use --likelihood gaussian-learned"
+            )
         return self
 
     @model_validator(mode="after")
     def _objective_fits_the_latents(self) -> Self:
+        if self.network == "ladder" and (self.mmd or self.objective == "beta-tc"):
+            raise ValueError(
+                "the latents of a ladder are no standard normals: leave out mmd, and objective "
+                "beta-tc"
+            )
         needs_both = {"free_bits": self.free_bits, "objective beta-tc": self.objective == "beta-tc"}
         for name, wanted in needs_both.items():
             if wanted and (self.posterior, self.prior) != ("diagonal", "normal"):

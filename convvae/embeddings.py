@@ -1,4 +1,4 @@
-"""Files of embeddings: `.npz`, `.parquet`, or `.npy` of the posterior means alone.
+"""Files of embeddings: `.npz`, `.parquet`, or `.npy` of the locations `mu` alone.
 
 They are read with `numpy.load` or any reader of Parquet, and nothing in them is pickled. The same
 numbers give the same bytes.

@@ -26,7 +26,7 @@ class Encodings(NamedTuple):
     """Numbers of N images, on the CPU."""
 
     mu: Tensor
-    """Mean of q(z|x), shape [N, D], float32."""
+    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow."""
     logvar: Tensor
     """Logarithm of the variance of each latent under q(z|x), shape [N, D], float32."""
     bound: Tensor
@@ -61,7 +61,7 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
     with evaluating(vae):
         x = to_unit(images.to(vae.device))
         draws = draw(vae, x, noise(1))
-        mu = draws.q.mean
+        mu = draws.q.location
         errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
         return Encodings(
             mu.cpu(),
@@ -117,7 +117,7 @@ def posterior_means(
     """
     for images in batches(vae, source, binarize_seed):
         with evaluating(vae):
-            mu = vae.encode(to_unit(images.to(vae.device))).mean.cpu()
+            mu = vae.encode(to_unit(images.to(vae.device))).location.cpu()
         yield mu
         progress(len(images))
 

@@ -51,9 +51,10 @@ CHUNK = 1000
 class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A convolutional variational autoencoder with the interface of scikit-learn.
 
-    `transform` gives the mean of q(z|x), `inverse_transform` the mean of p(x|z), `score_samples`
-    the evidence lower bound in nats. X is a NumPy array, a torch tensor or whatever scikit-learn
-    takes: flat [N, n], grey images [N, H, W], or images [N, C, H, W], channels first.
+    `transform` gives the mean of q(z|x) (of a flow f(mu), which is not its mean),
+    `inverse_transform` the mean of p(x|z), `score_samples` the evidence lower bound in nats. X is a
+    NumPy array, a torch tensor or whatever scikit-learn takes: flat [N, n], grey images [N, H, W],
+    or images [N, C, H, W], channels first.
 
     **Flat rows** become images of `image_shape`. Without it, they fill row by row the smallest
     square grey image that holds them, at least 8x8, and the cells left over are black: 784 features
@@ -202,7 +203,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike | Tensor) -> NDArray[np.float32]:
-        """The mean of q(z|x) of every image: float32 [N, D]."""
+        """The mean of q(z|x), or f(mu) of a flow, of every image: float32 [N, D]."""
         check_is_fitted(self)
         return evaluate.latents(self.vae_, self._images(X))[0].numpy()
 

@@ -134,7 +134,7 @@ def own_noise(image: Tensor, seed: int) -> torch.Generator:
 
 
 def reconstruct(vae: VAE, images: Tensor) -> Tensor:
-    """Means of p(x|z) at the mean of q(z|x): deterministic.
+    """Means of p(x|z) at the location of q(z|x): deterministic.
 
     Arguments:
         vae: The model.
@@ -145,7 +145,7 @@ def reconstruct(vae: VAE, images: Tensor) -> Tensor:
     """
     with evaluating(vae):
         parts = (to_unit(part.to(vae.device)) for part in images.split(batch_size(vae)))
-        return torch.cat([vae.decode(vae.encode(x).mean).mean.cpu() for x in parts])
+        return torch.cat([vae.decode(vae.encode(x).location).mean.cpu() for x in parts])
 
 
 def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
@@ -168,7 +168,7 @@ def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
 def latents(
     vae: VAE, images: Tensor, visit: Callable[[Posterior], None] = lambda _: None
 ) -> tuple[Tensor, Tensor | None]:
-    """The posterior means of images, and the mean KL of each latent.
+    """The locations of images' posteriors (means, if Gaussian), and the mean KL of each latent.
 
     Arguments:
         vae: The model.
@@ -179,17 +179,17 @@ def latents(
         mu, shape [N, D], float32, and the KL in nats, shape [D], float64, on the CPU; no KL where
         it is not a sum over the latents: for a full covariance or a learned prior.
     """
-    means: list[Tensor] = []
+    locations: list[Tensor] = []
     kl = torch.zeros(vae.config.latent_dims, dtype=torch.float64)
     splits = vae.config.posterior == "diagonal" and isinstance(vae.prior, StandardNormal)
     with evaluating(vae):
         for part in images.split(batch_size(vae)):
             q = vae.encode(to_unit(part.to(vae.device)))
-            means.append(q.mean.cpu())
+            locations.append(q.location.cpu())
             visit(q)
             if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
                 kl += kl_per_latent(q, vae.prior).cpu().double().sum(0)
-    return torch.cat(means), kl / len(images) if splits else None
+    return torch.cat(locations), kl / len(images) if splits else None
 
 
 class Estimate(NamedTuple):
@@ -229,17 +229,17 @@ class Evaluation(NamedTuple):
     """None where the KL is not a sum over the latents."""
     latents: int
     active_units: int
-    """Latents whose posterior mean varies over the images by more than 0.01, of variance 1."""
+    """Latents whose location varies over the images by more than 0.01, of variance 1."""
     squared_error: Estimate
-    """Mean squared error of a value of the reconstruction from the posterior's mean, in [0, 1]."""
+    """Mean squared error of a value of the reconstruction from the location, in [0, 1]."""
     psnr: float | None
     """Peak signal-to-noise ratio of the mean squared error, dB; None of perfect reconstructions."""
     ssim: Estimate | Undefined
-    """Structural similarity of an image and the decoding of its posterior's mean."""
+    """Structural similarity of an image and the decoding of its posterior's location."""
 
 
 ACTIVE = 0.01
-"""Variance of the posterior mean above which a latent counts as active."""
+"""Variance of the location above which a latent counts as active."""
 
 
 def evaluation(
@@ -293,7 +293,7 @@ def evaluation(
 
 
 def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Undefined]:
-    """How near images are to their reconstructions from the posterior's mean.
+    """How near images are to their reconstructions from the posterior's location.
 
     Arguments:
         vae: The model.

@@ -157,7 +157,7 @@ def reconstructions(gallery: Gallery) -> Picture:
     titles = [gallery.title(place) for place in range(len(images))]
     return Picture(
         "Reconstructions",
-        "The first images, and each decoded from the mean of its posterior.",
+        f"The first images, and each decoded from its posterior's {gallery.vae.config.location}.",
         figures.reconstructions(images, reconstruct(gallery.vae, images), titles),
     )
 
@@ -190,7 +190,7 @@ def _scatter(gallery: Gallery, method: latents.Projection) -> Picture:
     )
     return Picture(
         title if method == "latents" else f"Latent space by {title}",
-        f"The posterior means of {len(mean):,} images.{whose}{meaning}",
+        f"The posterior's {gallery.vae.config.location} of {len(mean):,} images.{whose}{meaning}",
         figures.scatter(
             points,
             None if gallery.labels is None else gallery.labels[:limit],
@@ -295,13 +295,17 @@ def interpolations(gallery: Gallery) -> Picture | str:
 def information(gallery: Gallery) -> Picture:
     """How much each latent says."""
     kl, order = gallery.codes.kl, gallery.codes.order
+    location = gallery.vae.config.location
     if kl is None:
         return Picture(
             "Use of the latents",
-            "The variance of each latent's posterior mean over the images; above "
+            f"The variance over the images of each latent's posterior {location}; above "
             f"{ACTIVE} a latent counts as active. (The KL of this model is no sum over latents.)",
             figures.information(
-                gallery.codes.mean.var(0, correction=0), order, "variance of the mean", ACTIVE
+                gallery.codes.mean.var(0, correction=0),
+                order,
+                f"variance of the {location}",
+                ACTIVE,
             ),
         )
     return Picture(

@@ -37,9 +37,13 @@ class LadderPosterior(Posterior):
         self.decoder = decoder
         self.seen = seen
 
+    def __repr__(self) -> str:
+        groups = len(self.decoder.groups)
+        return f"{type(self).__name__}(q(z|x) of {len(self.seen[0])} images, {groups} groups)"
+
     @property
-    def mean(self) -> Tensor:
-        """The mean of each group given the means above it, shape [B, D]: not E[z], but its path."""
+    def location(self) -> Tensor:
+        """The mean of each group given the means above it, shape [B, D]: a path, and not E[z]."""
         found: list[Tensor] = []
 
         def choose(place: int, prior: Conditional, state: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Codes(NamedTuple):
     """Images in latent space."""
 
     mean: Tensor
-    """Means of q(z|x), shape [N, D], float32, on the CPU."""
+    """Locations of q(z|x): means, or f(mu) of a flow; shape [N, D], float32, on the CPU."""
     drawn: Tensor
     """One draw of each q(z|x), shape [N, D]: a sample of the aggregate posterior."""
     kl: Tensor | None
@@ -44,7 +44,7 @@ class Codes(NamedTuple):
     def order(self) -> Tensor:
         """Latents, the most informative first, int64 [D].
 
-        By KL; where it is no sum over the latents, by the variance of the posterior mean.
+        By KL; where it is no sum over the latents, by the variance of the location.
         """
         return torch.argsort(self._information, descending=True, stable=True)
 

@@ -58,7 +58,7 @@ class VAE(nn.Module):
     Examples:
         >>> vae = VAE(ModelConfig(image_size=(28, 28), channels=1, latent_dims=2))
         >>> q = vae.encode(torch.rand(5, 1, 28, 28))
-        >>> p = vae.decode(q.mean)
+        >>> p = vae.decode(q.location)
         >>> p.mean.shape
         torch.Size([5, 1, 28, 28])
     """

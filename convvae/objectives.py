@@ -162,7 +162,12 @@ def _log_mean(log_weights: Tensor) -> Tensor:
 
 
 def iwae_loss(draws: Draws) -> Tensor:
-    """Minus the importance-weighted bound, the mean over the batch, nats an image."""
+    r"""Minus the importance-weighted bound, the mean over the batch, nats per image.
+
+    Its gradient is that of this number in every network. Where a network normalises by the batch,
+    all K B draws share their statistics: the number is then the bound of a decoder that sees the
+    batch, and of log p(x) only in evaluation mode. So it is with the ELBO in training mode.
+    """
     return -_log_mean(draws.log_weights).mean()
 
 
@@ -172,6 +177,9 @@ def dreg_loss(vae: VAE, draws: Draws) -> Tensor:
     Its value is that of `iwae_loss`. Its gradient by the decoder and the prior is too; that by the
     encoder has the same expectation, sum_k w_k^2 d log w_k / dz_k dz_k / dphi with normalised
     weights w, and a variance that does not swamp it as K grows.
+
+    That holds where w_k depends on the draws by z_k alone. Batch normalisation in the decoder, or
+    a variance of p(x|z) fitted to the draws, breaks it: `TrainConfig` refuses both.
 
     Source: Tucker et al. 2019, https://arxiv.org/abs/1810.04152
     """

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from convvae import doctor, figures, scorecard
 from convvae.checkpoint import Facts, RunFolder
 from convvae.config import TrainConfig
+from convvae.errors import ConfigError
 from convvae.evaluate import evaluation
 from convvae.files import write_text
 from convvae.gallery import Gallery, Picture, pictures
@@ -65,8 +66,13 @@ def write(path: Path, subject: Subject, gallery: Gallery) -> None:
     remarks = scorecard.remarks(gallery.vae, subject.facts, gallery.images)
     settings = _config(subject).get("settings")
     if settings is not None:
-        config = TrainConfig.checked(settings, "config.json")
-        remarks += [str(remark) for remark in doctor.of_run(config, gallery.rows)]
+        try:
+            config = TrainConfig.checked(settings, "config.json")
+        except ConfigError as error:
+            # An older run may have what is refused today: its page says so, and is made.
+            remarks.append(f"such a run is not started any more: {error}")
+        else:
+            remarks += [str(remark) for remark in doctor.of_run(config, gallery.rows)]
     write_text(path, page(subject, gallery, scorecard.rows(found), remarks))
 
 

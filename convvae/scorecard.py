@@ -136,7 +136,7 @@ def probe_lines(found: Probes) -> list[str]:
     """The accuracies with their protocol."""
     learnt = f"learnt from {found.train_images:,} training images, {found.classes} labels"
     said = [
-        f"label accuracy of the posterior's mean on {found.test_images:,} test images, {learnt}",
+        f"label accuracy of the latents on {found.test_images:,} test images, {learnt}",
         f"  {'linear probe':<22} {_percent(found.linear)}  (logistic regression, C = 1)",
         f"  {'nearest neighbours':<22} {_percent(found.neighbours)}  "
         f"(vote of {NEIGHBOURS}, Euclidean)",

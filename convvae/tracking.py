@@ -36,7 +36,7 @@ class TensorBoard(Callback):
     """Writes a run for TensorBoard, into the run's folder `tensorboard`.
 
     Every recorded number as a curve; after every epoch validation images beside their
-    reconstructions, and samples; at the end the posterior means of validation images for the
+    reconstructions, and samples; at the end the codes of validation images for the
     projector, with the images and their labels. Where no images are held out for validation they
     are the test images, and called so. After --resume it goes on where the run does.
 
@@ -94,7 +94,7 @@ class TensorBoard(Callback):
             latents(self.run.vae, images)[0],
             metadata=None if labels is None else labels[: len(images)].tolist(),
             label_img=_square(_visible(to_unit(images))),
-            tag=f"posterior means of {self.run.validated_on} images",
+            tag=f"posterior {self.run.vae.config.location} of {self.run.validated_on} images",
         )
 
     def close(self) -> None:

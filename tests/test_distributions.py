@@ -164,6 +164,18 @@ def test_samples_have_the_mean_of_their_distribution(name):
         assert ((drawn * 255).round() / 255 == drawn).all()
 
 
+@pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("name", HEADS)
+def test_samples_are_finite_at_both_ends_of_the_uniform_draws(name, u, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda shape, generator=None: torch.full(shape, u))
+    logits = torch.tensor([-1000.0, -60.0, -1.0, 0.0, 1.0, 60.0, 1000.0])
+    drawn = made(name, logits.expand(HEADS[name].outputs, 1, 7)).sample()
+    assert torch.isfinite(drawn).all()
+    if name not in DENSITIES:
+        assert drawn.min() >= 0
+        assert drawn.max() <= 1
+
+
 def test_colour_channels_keep_their_own_parameters():
     raw = torch.zeros(6, 1, 1)
     raw[0], raw[1], raw[2] = -4.0, 0.0, 4.0
@@ -264,6 +276,19 @@ def test_a_flow_posterior_integrates_to_one_and_is_what_its_draws_say(bent):
     mean = (mass.unsqueeze(-1) * grid).sum(0)
     torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.05)
     assert (drawn.mean(0) - bent.base.mean).abs().max() > 0.05
+
+
+def test_a_flow_posteriors_location_is_where_its_gaussians_mean_goes_and_not_its_mean(bent):
+    with torch.no_grad():
+        drawn = bent.rsample(torch.randn(40_000, 1, 2))
+        torch.testing.assert_close(bent.location, bent.rsample(torch.zeros(1, 2)))
+    assert not hasattr(bent, "mean")
+    assert (drawn.mean(0) - bent.location).abs().max() > 5 * drawn.std(0).max() / 200
+
+
+def test_the_location_of_a_gaussian_is_its_mean(q, full):
+    for gaussian in (q, full):
+        assert gaussian.location is gaussian.mean is gaussian.mu
 
 
 def test_a_flow_posteriors_density_follows_from_its_jacobian(bent):

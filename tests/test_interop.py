@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from foreign import Notebook, TorchVAE, trained
 
@@ -31,7 +32,7 @@ def made(network, **settings):
     vae = VAE(ModelConfig(**(config | {"network": network} | settings)))
     vae.train()
     for _ in range(2):
-        vae.decode(vae.encode(torch.rand(9, vae.config.channels, *vae.config.image_size)).mean)
+        vae.decode(vae.encode(torch.rand(9, vae.config.channels, *vae.config.image_size)).location)
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -51,14 +52,16 @@ def equal(vae, other, but=()):
 # The MLX tutorial.
 
 
+@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors"])
 @pytest.mark.parametrize(("channels", "grid"), [(1, (2, 2)), (3, (2, 3))])
-def test_weights_of_mlx_itself_give_the_images_of_mlx(channels, grid, tmp_path):
+def test_weights_of_mlx_itself_give_the_images_of_mlx(channels, grid, name, tmp_path):
     import mlx_network
 
     theirs = mlx_network.trained(3, channels, grid)
-    theirs.save_weights(str(tmp_path / "weights.npz"))
+    theirs.save_weights(str(tmp_path / name))
     size = (8 * grid[0], 8 * grid[1])
-    vae, facts, _ = import_weights(tmp_path / "weights.npz", image_size=size)
+    vae, facts, _ = import_weights(tmp_path / name, image_size=size)
+    assert facts.source == f"the MLX tutorial: {name}"
     assert (facts.model.network, facts.model.image_size) == ("upsample", size)
     z, x = 3 * torch.randn(5, 3), torch.rand(5, channels, *size)
     with torch.no_grad():
@@ -68,6 +71,21 @@ def test_weights_of_mlx_itself_give_the_images_of_mlx(channels, grid, tmp_path):
     mu, logvar = mlx_network.encode(theirs, x.numpy())
     np.testing.assert_allclose(q.mu, mu, atol=TOLERANCE)
     np.testing.assert_allclose(q.logvar, logvar, atol=TOLERANCE)
+
+
+def test_weights_of_mlx_in_half_precision_are_read_as_they_are(tmp_path):
+    import mlx.core as mx
+    import mlx_network
+
+    theirs = mlx_network.trained(3, 1, (2, 2))
+    theirs.set_dtype(mx.bfloat16)
+    theirs.save_weights(str(tmp_path / "half.safetensors"))
+    theirs.set_dtype(mx.float32)
+    vae = import_weights(tmp_path / "half.safetensors").vae
+    z = torch.randn(5, 3)
+    with torch.no_grad():
+        images = vae.decode(z).mean.numpy()
+    np.testing.assert_allclose(images, mlx_network.decode(theirs, z.numpy()), atol=TOLERANCE)
 
 
 def test_our_weights_load_into_mlx_and_give_our_images(tmp_path):
@@ -247,13 +265,15 @@ def test_wrong_names_and_shapes_say_what_was_expected_and_found(archive, changes
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
-@pytest.mark.parametrize("form", ["npz", "pth", "old"])
+@pytest.mark.parametrize("form", ["npz", "pth", "old", "safetensors"])
 def test_a_truncated_file_is_one_line(share, form, archive, tmp_path):
     path = archive
     if form != "npz":
         path = tmp_path / "weights.pth"
         state = made("transposed").state_dict()
         torch.save(state, path, _use_new_zipfile_serialization=form == "pth")
+    if form == "safetensors":
+        safetensors.torch.save_file(state, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ModelFileError, match=str(path)):
@@ -270,11 +290,12 @@ def test_damage_inside_an_archive_is_noticed(archive):
 
 def test_no_damage_whatever_is_more_than_one_line(tmp_path):
     state = {"encoder.conv1.weight": torch.zeros(2, 1, 3, 3), "n": torch.tensor(3)}
-    files = [io.BytesIO() for _ in range(4)]
+    files = [io.BytesIO() for _ in range(5)]
     torch.save(state, files[0])
     torch.save(state, files[1], _use_new_zipfile_serialization=False)
     np.savez(files[2], a=np.ones((3, 4)))
     np.savez_compressed(files[3], a=np.ones((3, 4)))
+    files[4].write(safetensors.torch.save(state))
     chance, path = random.Random(0), tmp_path / "damaged"
     for _ in range(300):
         content = bytearray(chance.choice(files).getvalue())
@@ -321,6 +342,24 @@ def test_a_state_dict_of_ours_without_its_settings_is_named_as_such(tmp_path):
     export_state_dict(made("residual"), tmp_path / "a.pth")
     with pytest.raises(ModelFileError, match="use the model file that it was exported from"):
         import_weights(tmp_path / "a.pth")
+
+
+def test_safetensors_of_torch_vae_are_read_and_others_say_what_they_are(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    vae = made("transposed")
+    export_torch_vae(vae, tmp_path / "weights.pth")
+    state = torch.load(tmp_path / "weights.pth", weights_only=True)
+    safetensors.torch.save_file(state, path)
+    again = import_weights(path, image_size=(16, 24))
+    assert equal(vae, again.vae)
+    assert again.facts.source == "torch-vae: weights.safetensors"
+    safetensors.torch.save_file(made("pooled").state_dict(), path)
+    with pytest.raises(ModelFileError, match="by their order, which safetensors do not keep"):
+        import_weights(path)
+    for network in ("pooled", "upsample"):
+        save_model(path, made(network), again.facts)
+        with pytest.raises(ModelFileError, match="is a model file of convvae already"):
+            import_weights(path)
 
 
 def test_other_files_are_refused(tmp_path):

@@ -45,7 +45,8 @@ MAY_IMPORT = {
         "errors", "data", "sheets", "model", "objectives", "evaluate", "latents", "figures",
     },
     "report": {
-        "config", "files", "checkpoint", "evaluate", "doctor", "scorecard", "figures", "gallery",
+        "errors", "config", "files", "checkpoint", "evaluate", "doctor", "scorecard", "figures",
+        "gallery",
     },
     "muon": set(),
     "learner": {

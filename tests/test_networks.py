@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from convvae.config import Architecture
 from convvae.networks import NETWORKS, ResidualDecoder, ResidualEncoder, UpConv2d
 from convvae.networks.residual import ResidualBlock, StandardizedConv2d
 
@@ -137,6 +138,16 @@ def test_residual_scores_an_image_alone_as_in_a_batch():
     encoder, _ = pair("residual", (16, 16), filters=8)
     x = torch.rand(5, 1, 16, 16)
     torch.testing.assert_close(encoder(x)[0][2:3], encoder(x[2:3])[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_settings_say_which_networks_use_batch_statistics(name):
+    encoder, decoder = pair(name, (16, 16), filters=8)
+    x, z = torch.rand(6, 1, 16, 16), torch.randn(6, 8)
+    alone = torch.cat([encoder(x[:3])[0], decoder(z[:3]).flatten(1)], 1)
+    in_company = torch.cat([encoder(x)[0][:3], decoder(z)[:3].flatten(1)], 1)
+    depends = not torch.allclose(alone, in_company, rtol=1e-4, atol=1e-5)
+    assert Architecture(network=name).uses_batch_statistics is depends
 
 
 def test_depth_is_the_number_of_residual_blocks():

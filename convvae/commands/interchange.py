@@ -17,7 +17,7 @@ class ImportOptions(Frozen):
     """Make a model of another tool's weights: of the MLX tutorial, torch-vae, or the notebook."""
 
     file: Positional[UserPath]
-    """The tutorial's .npz archive, or a PyTorch state dict (.pth)."""
+    """The tutorial's .npz or .safetensors, or a PyTorch state dict (.pth)."""
     out: UserPath
     """Model file to write, NAME.safetensors."""
     image_size: ImageSize = None

@@ -52,7 +52,7 @@ class EncodeOptions(ImagesOptions):
     """Write the latents, bound, KL and error of every image to a file."""
 
     out: UserPath
-    """File to write: .npz, .parquet, or .npy of the posterior means alone."""
+    """File to write: .npz, .parquet, or .npy of the codes mu alone."""
 
 
 class AnomaliesOptions(ImagesOptions):
@@ -100,6 +100,7 @@ def encode(args: list[str]) -> None:
         "images": len(source),
         "binarize_seed": drawn_by,
         "seed": options.seed,
+        "mu": f"{vae.config.location} of q(z|x)",
     }
     dims = vae.config.latent_dims
     with counting("encoding", len(source)) as progress:

@@ -16,16 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convvae.distributions import notebook
+from convvae.distributions.rounded import LEVELS, rounded_mean
 
 LOG_2PI = math.log(2 * math.pi)
-LEVELS = 256
-"""Values of an 8-bit pixel."""
 LOG_SCALE_RANGE = (-7.0, 3.0)
 """Logarithms of the scales of logistics are clamped to this range."""
 START_LOG_SCALE = -2.0
 """log b where the raw output is 0."""
 COMPONENTS = 5
 """Logistics of a mixture."""
+NORMALISER_SERIES = (
+    *(1 / 24, -1 / 2880, 1 / 181_440, -1 / 9_676_800),
+    *(1 / 479_001_600, -691 / 15_692_092_416_000),
+)
+"""A(l) = l / 2 + l^2 (1 / 24 - l^2 / 2880 + ...), B_2n / (2n (2n)!) with Bernoulli's numbers."""
+MEAN_SERIES = (
+    *(1 / 12, -1 / 720, 1 / 30_240, -1 / 1_209_600),
+    *(1 / 47_900_160, -691 / 1_307_674_368_000),
+)
+"""Its derivative, 1/2 + l (1 / 12 - l^2 / 720 + ...), B_2n / (2n)!."""
 
 
 class Likelihood(ABC):
@@ -80,29 +89,48 @@ class Bernoulli(Likelihood):
 
 
 class ContinuousBernoulli(Likelihood):
-    r"""p(x|z) = prod C(m) m^x (1 - m)^(1 - x) over x in [0, 1], with m = sigmoid(logits).
+    r"""p(x|z) = prod exp(x l - A(l)) over x in [0, 1], with A(l) = log((exp(l) - 1) / l), l logits.
 
-    The constant C(m) = 2 atanh(1 - 2m) / (1 - 2m) makes the Bernoulli expression a density.
+    The same as prod C(m) m^x (1 - m)^(1 - x) with m = sigmoid(l) and C = l / tanh(l / 2). Each
+    formula here is one that float32 keeps exact: with the distance from the end of [0, 1] at which
+    the density is highest, which leaves only exp(-|l|); and near l = 0 with the series of A.
 
     Source: Loaiza-Ganem & Cunningham 2019, https://arxiv.org/abs/1907.06845
     """
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        self._each = torch.distributions.ContinuousBernoulli(logits=logits, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
-        """E[x|z], which is not m, shape [..., C, H, W]."""
-        return self._each.mean
+        """E[x|z] = dA/dl = 1 / (1 - exp(-l)) - 1 / l, which is not m, shape [..., C, H, W]."""
+        is_small, magnitude = self._magnitude()
+        small = _polynomial(self.logits, is_small, MEAN_SERIES) * self.logits + 0.5
+        from_end = 1 / magnitude + torch.exp(-magnitude) / torch.expm1(-magnitude)
+        return torch.where(is_small, small, torch.where(self.logits > 0, 1 - from_end, from_end))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x|z) in nats, shape [...]."""
-        return _sum(self._each.log_prob(x))
+        is_small, magnitude = self._magnitude()
+        series = _polynomial(self.logits, is_small, NORMALISER_SERIES) * self.logits**2
+        small = (x - 0.5) * self.logits - series
+        from_end = torch.where(self.logits > 0, 1 - x, x)
+        large = magnitude.log() - (-torch.expm1(-magnitude)).log() - magnitude * from_end
+        return _sum(torch.where(is_small, small, large))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in [0, 1] on the CPU, shape [..., C, H, W]."""
-        return self._each.icdf(_uniform(self.logits, generator).to(self.logits.device)).cpu()
+        logits, u = self.logits.cpu().double(), _uniform(self.logits, generator).double()
+        # x of -l at u is 1 - x of l at 1 - u; beyond 1e-30 from zero, x is u to the last digit.
+        magnitude = logits.abs().clamp_min(1e-30)
+        rest = torch.where(logits > 0, 1 - u, u)
+        from_end = -torch.log1p(rest * torch.expm1(-magnitude)) / magnitude
+        return torch.where(logits > 0, 1 - from_end, from_end).float()
+
+    def _magnitude(self) -> tuple[Tensor, Tensor]:
+        """Where |l| < 1, and |l|, 1 in its place there: no formula divides by zero."""
+        is_small = self.logits.abs() < 1
+        return is_small, self.logits.abs().masked_fill(is_small, 1.0)
 
 
 class Gaussian(Likelihood):
@@ -197,11 +225,11 @@ class DiscretizedLogistic(Likelihood):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""
         log_weights = self.log_weights.cpu()
-        gumbel = -torch.log(-torch.log(_uniform(log_weights, generator).clamp_min(1e-20)))
+        gumbel = -torch.log(-torch.log(_uniform(log_weights, generator)))
         chosen = (log_weights + gumbel).argmax(-1, keepdim=True)
         m = self.locations.cpu().gather(-1, chosen).squeeze(-1)
         b = self.log_scales.cpu().gather(-1, chosen).squeeze(-1).exp()
-        x = m + b * torch.logit(_uniform(m, generator), eps=1e-6)
+        x = m + b * torch.logit(_uniform(m, generator))
         return (x.clamp(0, 1) * (LEVELS - 1)).round() / (LEVELS - 1)
 
 
@@ -222,12 +250,8 @@ def logistic_mass(x: Tensor, locations: Tensor, log_scales: Tensor) -> Tensor:
 
 def logistic_mean(locations: Tensor, log_scales: Tensor) -> Tensor:
     """Mean of x = v / 255 under a logistic integrated over bins, element by element."""
-    # E[v] = sum over v >= 1 of P(V >= v), level by level to keep memory small.
-    total = torch.zeros_like(locations)
-    inverse = torch.exp(-log_scales)
-    for level in range(1, LEVELS):
-        total += torch.sigmoid((locations - (level - 0.5) / (LEVELS - 1)) * inverse)
-    return total / (LEVELS - 1)
+    levels = LEVELS - 1
+    return rounded_mean(levels * locations, levels * log_scales.exp()) / levels
 
 
 def gaussian_log_prob(squared_error: Tensor, pixels: int, variance: float | Tensor) -> Tensor:
@@ -378,6 +402,19 @@ def _sum(values: Tensor) -> Tensor:
     return values.sum((-3, -2, -1))
 
 
+def _polynomial(l: Tensor, within: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """c_0 + c_1 l^2 + c_2 l^4 + ...; of l = 0 where not `within`, as large powers overflow."""
+    square = l.masked_fill(~within, 0.0) ** 2
+    value = torch.full_like(square, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * square + coefficient
+    return value
+
+
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform draws on the CPU, of a tensor's shape."""
-    return torch.rand(like.shape, generator=generator)
+    """Uniform draws in (0, 1) on the CPU, of a tensor's shape.
+
+    torch draws multiples of 2^-24, zero among them, whose logarithm is not finite: a zero becomes
+    the middle of the 2^-24 that it stands for.
+    """
+    return torch.rand(like.shape, generator=generator).clamp_min(2**-25)

@@ -19,8 +19,12 @@ class Posterior(ABC):
 
     @property
     @abstractmethod
-    def mean(self) -> Tensor:
-        """E[z], shape [B, D]."""
+    def location(self) -> Tensor:
+        """The latent that stands for an image, shape [B, D].
+
+        E[z] where q is a Gaussian. A flow's mean has no closed form: there it is f(mu), the image
+        of its Gaussian's mean, which is not E[z].
+        """
 
     @abstractmethod
     def rsample(self, eps: Tensor) -> Tensor:
@@ -31,7 +35,7 @@ class Posterior(ABC):
         """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
 
     def __repr__(self) -> str:
-        images, latents = self.mean.shape
+        images, latents = self.location.shape
         return f"{type(self).__name__}(q(z|x) of {images} images, {latents} latents)"
 
 
@@ -51,6 +55,11 @@ class DiagonalGaussian(Posterior):
 
     @property
     def mean(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
+    @property
+    def location(self) -> Tensor:
         """E[z], shape [B, D]."""
         return self.mu
 
@@ -96,6 +105,11 @@ class FullGaussian(Posterior):
 
     @property
     def mean(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
+    @property
+    def location(self) -> Tensor:
         """E[z], shape [B, D]."""
         return self.mu
 

@@ -30,9 +30,9 @@ class Score(NamedTuple):
     image: Tensor
     """uint8 [C, H, W]."""
     reconstruction: Tensor
-    """uint8 [C, H, W], decoded from the posterior's mean."""
+    """uint8 [C, H, W], decoded from the posterior's location."""
     z: Tensor
-    """The posterior's mean, shape [D]."""
+    """The posterior's location, shape [D]."""
     error: Tensor
     """|image - reconstruction|, mean over the channels, shape [H, W], in [0, 1]."""
     bound: float
@@ -78,7 +78,7 @@ class Scene:
         self._binarize_seed = binarize_seed
         codes = latents.encode(vae, shown.images)
         self.mean = codes.mean
-        """Posterior means, shape [N, D]."""
+        """Locations of the posteriors, shape [N, D]."""
         self.order: list[int] = codes.order.tolist()
         """Latents, the most informative first."""
         self.kl = codes.kl
@@ -155,7 +155,7 @@ class Scene:
         return self.vae.prior.sample(1, runtime.generator(seed, "explore", number))[0].detach()
 
     def nearest(self, z: Tensor, count: int) -> list[int]:
-        """Images whose posterior means are nearest to z [D], the nearest first."""
+        """Images whose locations are nearest to z [D], the nearest first."""
         distances = torch.cdist(z[None], self.mean)[0]
         return distances.topk(min(count, len(distances)), largest=False).indices.tolist()
 

@@ -3,17 +3,21 @@
 Three graphs, each for any number of images B:
 
 - encoder: x [B, C, H, W] in [0, 1] -> mu [B, D] and logvar [B, D]; of a full covariance, mu and
-  its Cholesky factor [B, D, D]; of a flow, its mean [B, D]
+  its Cholesky factor [B, D, D]; of a flow, its location f(mu) [B, D], which is not its mean
 - decoder: z [B, D] -> mean of p(x|z) [B, C, H, W]
-- vae: x -> its reconstruction, the decoder of the posterior's mean
+- vae: x -> its reconstruction, the decoder of the posterior's location
 
-Evaluation mode, float32, no random numbers.
+Evaluation mode, float32, no random numbers. A file holds the weights that its graph computes with,
+the axis of the images is called `batch`, and no path of the machine that wrote it is inside.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,7 +110,7 @@ def graphs(vae: VAE) -> dict[str, Graph]:
     """The three graphs of a model, by their names."""
     config = vae.config
     image = (config.channels, *config.image_size)
-    spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["mean"]}
+    spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["location"]}
     return {
         "encoder": Graph(EncoderGraph(vae), "x", image, spread[config.posterior]),
         "decoder": Graph(DecoderGraph(vae), "z", (config.latent_dims,), ["mean"]),
@@ -119,7 +123,41 @@ def traced(graph: Graph) -> ExportedProgram:
     example = torch.zeros(2, *graph.shape)
     batch = {graph.input: {0: Dim("batch", min=1)}}
     with torch.no_grad():
-        return export(graph.module.eval(), (example,), dynamic_shapes=batch)
+        program = export(graph.module.eval(), (example,), dynamic_shapes=batch)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names files of this machine
+    return _named(program)
+
+
+def _named(program: ExportedProgram) -> ExportedProgram:
+    """The same program, the first axis of its input called `batch`.
+
+    torch numbers free axes (`s77`) whatever they were called, and a program in memory cannot be
+    given other names: it is renamed in its saved form.
+    """
+    (name,) = program.graph_signature.user_inputs
+    (given,) = (node for node in program.graph.nodes if node.name == name)
+    symbol = given.meta["val"].shape[0]
+    saved, renamed = io.BytesIO(), io.BytesIO()
+    torch.export.save(program, saved)
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(renamed, "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            if member.filename.endswith("models/model.json"):
+                content = re.sub(rf"\b{symbol}\b", "batch", content.decode()).encode()
+            new.writestr(member, content)
+    renamed.seek(0)
+    return torch.export.load(renamed)
+
+
+def _with(vae: VAE, *parts: str) -> VAE:
+    """The model with some of its parts only, which it shares: the others would be saved unused."""
+    some = VAE.__new__(VAE)
+    nn.Module.__init__(some)
+    some.config = vae.config
+    for part in parts:
+        setattr(some, part, getattr(vae, part))
+    return some
 
 
 @final
@@ -128,14 +166,14 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = _with(vae, "encoder", "flow")
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x [B, C, H, W] -> mean [B, D], and logvar [B, D] or scale_tril [B, D, D]."""
+        """x [B, C, H, W] -> location [B, D], and logvar [B, D] or scale_tril [B, D, D]."""
         q = self.vae.encode(x)
         if isinstance(q, DiagonalGaussian):
             return q.mu, q.logvar
-        return (q.mean, q.scale_tril) if isinstance(q, FullGaussian) else (q.mean,)
+        return (q.mu, q.scale_tril) if isinstance(q, FullGaussian) else (q.location,)
 
 
 @final
@@ -144,7 +182,7 @@ class DecoderGraph(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = _with(vae, "decoder", "head")
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> mean [B, C, H, W]."""
@@ -153,15 +191,15 @@ class DecoderGraph(nn.Module):
 
 @final
 class ReconstructionGraph(nn.Module):
-    """x -> the mean of p(x|z) at the mean of q(z|x)."""
+    """x -> the mean of p(x|z) at the location of q(z|x)."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = _with(vae, "encoder", "flow", "decoder", "head")
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> mean [B, C, H, W]."""
-        return self.vae.decode(self.vae.encode(x).mean).mean
+        return self.vae.decode(self.vae.encode(x).location).mean
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from convvae.config import LikelihoodName, ModelConfig
 from convvae.errors import ConfigError, ImageSizeError, ModelFileError, ModelMismatchError
 from convvae.files import atomic
 from convvae.interop.layouts import MLX, Layout, Notebook, Slot, TorchVAE
-from convvae.interop.reading import Weights, read_weights
+from convvae.interop.reading import Kind, Weights, read_weights
 from convvae.model import VAE
 
 UNKNOWN = "unknown"
@@ -48,7 +48,7 @@ def import_weights(
     without running anything in it.
 
     Arguments:
-        path: `.npz` archive or PyTorch state dict.
+        path: `.npz` archive, safetensors or PyTorch state dict.
         image_size: Height and width; else the images are taken to be square.
         likelihood: p(x|z), which no such file holds; else what the tool trains with.
         variance: Of a gaussian or laplace likelihood.
@@ -65,7 +65,10 @@ def import_weights(
             f"{path} is a state dict that convvae exported, without the settings that it belongs "
             "to; use the model file that it was exported from"
         )
-    layout = _layout(kind, there)
+    try:
+        layout = _layout(kind, there)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     try:
         config, notes = _config(layout, there, image_size, likelihood, variance)
         slots = layout.slots(config)
@@ -137,12 +140,19 @@ def _given(vae: VAE, layout: Layout) -> Weights:
     return {slot.theirs: slot.give(state[slot.ours].cpu()) for slot in layout.slots(vae.config)}
 
 
-def _layout(kind: str, there: Weights) -> Layout:
+def _layout(kind: Kind, there: Weights) -> Layout:
     """The tool that a file is of."""
-    if kind == "npz":
+    if kind == "npz" or any(name.startswith("decoder.upconv1.conv.") for name in there):
         return MLX()
-    named = {"encoder.conv1.weight", "encoder.proj_mu.weight"} & there.keys()
-    return TorchVAE() if named else Notebook(list(there))
+    if {"encoder.conv1.weight", "encoder.proj_mu.weight"} & there.keys():
+        return TorchVAE()
+    if kind == "safetensors":
+        raise ModelFileError(
+            "its names are those of neither the MLX tutorial nor torch-vae, and the notebook's "
+            "weights are known by their order, which safetensors do not keep: save "
+            "model.state_dict() with torch.save"
+        )
+    return Notebook(list(there))
 
 
 def _config(
