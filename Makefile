@@ -42,7 +42,7 @@ test: .venv/ready
 
 test-numeric: .venv/ready
 	set -e; $(foreach setting,$(SETTINGS),echo "$(setting)"; \
-		env $(subst $(comma), ,$(setting)) $(PYTEST) -q -n $(WORKERS) -k "not umap and not fit_flow" $(NUMERIC);)
+		env OMP_WAIT_POLICY=PASSIVE $(subst $(comma), ,$(setting)) $(PYTEST) -q -n $(WORKERS) -k "not umap and not fit_flow" $(NUMERIC);)
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

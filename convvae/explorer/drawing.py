@@ -33,7 +33,7 @@ LINE = 18
 """Height of a line of words under a picture, in pixels."""
 LETTER = 7
 """Width to reckon with for a letter of these words, in pixels."""
-LETTERS = 28
+LETTERS = 32
 """Letters of such a line, at most: as many as fit where a telephone makes the pictures smaller."""
 GAP = 8
 """Between pictures, in pixels."""
@@ -94,7 +94,8 @@ class Film:
         # Words need room even under a narrow picture.
         self.pitch = box + GAP
         self.source = ColumnDataSource(self._columns([], []), name=f"{name} pictures")
-        words = LINE * lines
+        # Letters stay as large as they are where the pictures become smaller.
+        words = LINE * lines + (2 * GAP if shrinks else 0)
         across, down = slots * self.pitch - GAP, self.height + words
         self.figure = figure(
             name=name,
