@@ -22,7 +22,8 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.workers.common import available_cores
 from convvae import data
-from convvae.anomaly import SCORES, Judgement, judge, measure
+from convvae.anomalies.calibration import Judgement, judge
+from convvae.anomalies.scores import SCORES, measure
 from convvae.data import ImageSet
 from convvae.estimator import ConvVAE
 from convvae.runtime import versions

@@ -350,7 +350,7 @@ class TrainConfig(Architecture):
     batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(
         default=128, ge=2, le=1_000_000
     )
-    """Images a step."""
+    """Images per step."""
     drop_last: bool = False
     """Leave out an epoch's last batch when it is incomplete."""
     optimizer: Literal["adamw", "adam", "muon"] = "adamw"
@@ -389,7 +389,7 @@ class TrainConfig(Architecture):
     mmd: float = Field(default=0.0, ge=0)
     """Weight of the maximum mean discrepancy of q(z) from p(z) (InfoVAE)."""
     mc_samples: int = Field(default=1, ge=1, le=10_000)
-    """Latent draws an image, K; averaged in the ELBO, weighted in the other objectives."""
+    """Latent draws per image, K; averaged in the ELBO, weighted in the other objectives."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the whole run: weights, order, noise and pictures."""

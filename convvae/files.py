@@ -17,7 +17,7 @@ _ADVICE = "choose a place that you may write to"
 def atomic(path: Path, advice: str = _ADVICE) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it when the block ends without an error.
 
-    Arguments:
+    Args:
         path: The file to write; its folder is made if it is not there.
         advice: The next step to name when it cannot be written.
 
@@ -49,7 +49,7 @@ def atomic(path: Path, advice: str = _ADVICE) -> Iterator[Path]:
 def make_folder(path: Path, advice: str = _ADVICE) -> None:
     """Make a folder and those above it, if they are not there.
 
-    Arguments:
+    Args:
         path: The folder.
         advice: The next step to name when it cannot be made.
 
@@ -76,7 +76,7 @@ def make_empty_folder(path: Path) -> None:
 def check_free(paths: Iterable[Path], flag: str, *, overwrite: bool) -> None:
     """Refuse to write over what is there, before the work.
 
-    Arguments:
+    Args:
         paths: What a command would write.
         flag: The flag that chooses another place.
         overwrite: Whether `--overwrite` was given, by which what is there is replaced.

@@ -13,7 +13,7 @@ from typing import Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from tyro.conf import Positional
 
-from convvae import cli
+from convvae.cli import main
 from convvae.config import recipes
 
 SMALL = {
@@ -75,7 +75,7 @@ def option_class(command):
         found.append(kind)
         raise FoundError
 
-    run = cli.COMMANDS[command]
+    run = main.COMMANDS[command]
     here = types.FunctionType(run.__code__, {**run.__globals__, "parse": parse}, closure=None)
     try:
         here([])

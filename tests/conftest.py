@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.browser import browser, executable
 from convvae.config import ModelConfig, TrainConfig
-from convvae.training import train
+from convvae.training.run import train
 
 
 @pytest.fixture(scope="session")

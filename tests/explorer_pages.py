@@ -11,7 +11,7 @@ from convvae.config import ModelConfig
 from convvae.data import ImageSet
 from convvae.explorer import Scene
 from convvae.explorer.page import Page
-from convvae.model import VAE
+from convvae.model.vae import VAE
 
 
 def make_scene(dims=3, count=40, channels=1, size=(12, 10), labels=True, **words):

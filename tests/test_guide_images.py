@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convvae.cli import main
+from convvae.cli.main import main
 from convvae.data import NAMES
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convvae.data.idx import read_idx
     from convvae.data.images import ImageSet, Split, fingerprint, fit, resize
-    from convvae.data.own import Preparation
+    from convvae.data.own.load import Preparation
+    from convvae.data.published.idx import read_idx
     from convvae.data.sources import (
         NAMES,
         canonical,
@@ -53,7 +53,7 @@ _HOMES = {
     "ImageSet": "images",
     "Images": "streams",
     "Part": "streams",
-    "Preparation": "own",
+    "Preparation": "own.load",
     "Split": "images",
     "Stream": "streams",
     "canonical": "sources",
@@ -61,7 +61,7 @@ _HOMES = {
     "fit": "images",
     "is_published": "sources",
     "load": "sources",
-    "read_idx": "idx",
+    "read_idx": "published.idx",
     "resize": "images",
     "short_name": "sources",
     "stream": "sources",

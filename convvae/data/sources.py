@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import torch
 
-from convvae.data.colour import COLOUR, ColourSet, Labelled, read_colour
-from convvae.data.download import cache_folder, download
-from convvae.data.idx import idx_rows
 from convvae.data.images import ImageSet, Split, resize, with_channels
-from convvae.data.own import Preparation, canonical_path, is_own, load_own, load_parts
-from convvae.data.published import (
+from convvae.data.own.load import Preparation, canonical_path, is_own, load_own, load_parts
+from convvae.data.published.colour import COLOUR, ColourSet, Labelled, read_colour
+from convvae.data.published.download import cache_folder, download
+from convvae.data.published.idx import idx_rows
+from convvae.data.published.mnist import (
     PUBLISHED,
     PublishedFile,
     PublishedSet,
@@ -30,6 +30,7 @@ from convvae.files import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
 
 NAMES: tuple[str, ...] = ("digits", *PUBLISHED, *COLOUR)
 """Names that `load` knows; they go before files and folders of the same name."""
@@ -55,7 +56,7 @@ def load(
       cropped digits): colour images of 32x32 pixels.
     - A folder of images, with sub-folders as labels; a zip or tar archive of them; `.npy`, `.npz`
       or idx arrays; a CSV or Parquet table of paths; `hf:owner/name[:split]`. They are decoded once
-      (see `decode`) into a cache (see `cache`) and divided by `prepare.split` (see `own.divide`).
+      (see `decode`) into a cache (see `cache`) and divided by `prepare.split` (see `load.divide`).
 
     The files of published sets are looked for in `data_dir`, or else in the folder that the
     environment names in CONVVAE_DATA, in these places, plain before `.gz`: `MNIST/raw`
@@ -78,12 +79,12 @@ def load(
         UnknownDataError: `name` is not known, or a file cannot be read.
         ConfigError: `split` is not known, or `limit` is under 1 or over the number of images.
         MissingFolderError: `data_dir` or the folder in CONVVAE_DATA is not a folder.
-        CorruptDataError: A file is not whole, or not of the format that its name says.
-        ChecksumError: A file found is another one than its name says, or a mirror served one.
-        DownloadError: No mirror could be reached.
-        ImageSizeError: Images of several sizes, and `prepare` chooses none.
-        MissingExtraError: An optional library is not installed.
-        OutputError: The cache cannot be written.
+        CorruptDataError: a file is not whole, or not of the format that its name says.
+        ChecksumError: a file found is another one than its name says, or a mirror served one.
+        DownloadError: no mirror could be reached.
+        ImageSizeError: images of several sizes, and `prepare` chooses none.
+        MissingExtraError: an optional library is not installed.
+        OutputError: the cache cannot be written.
     """
     _check_request(name, split, limit)
     if name not in NAMES:

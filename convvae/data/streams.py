@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from convvae.data.images import ImageSet, Split
 
+
 Part = Literal["train", "test", "all"]
 """A split, or both: the test images first, then the training images."""
 
@@ -131,7 +132,7 @@ class Stream:
         """The first so many of the images.
 
         Raises:
-            ConfigError: There are fewer.
+            ConfigError: there are fewer.
         """
         if count > len(self):
             raise ConfigError(

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from zuko.lazy import Flow
     from zuko.transforms import DependentTransform
 
-HIDDEN = (128, 128)
+
+FLOW_WIDTHS = (128, 128)
 """Widths of the hidden layers of every network in a flow."""
 
 
 class FlowPrior(Prior):
     r"""p(z) = N(f(z); 0, I) |det df/dz|, f a masked autoregressive flow of three affine layers.
 
-    Arguments:
+    Args:
         latent_dims: Number of latents D.
 
     Raises:
@@ -61,7 +62,7 @@ def masked_autoregressive_flow(latent_dims: int) -> Flow:
         from zuko.flows import MAF
     except ModuleNotFoundError as error:
         raise missing_extra("a normalising flow", "flows") from error
-    return MAF(latent_dims, transforms=3, hidden_features=HIDDEN)
+    return MAF(latent_dims, transforms=3, hidden_features=FLOW_WIDTHS)
 
 
 class FlowPosterior(Posterior):
@@ -69,7 +70,7 @@ class FlowPosterior(Posterior):
 
     log q(z|x) = log N(z0; mu, diag exp(logvar)) - log |det df/dz0| at z0 = f^-1(z).
 
-    Arguments:
+    Args:
         base: The Gaussian of z0.
         inverse: f^-1, which leads from z to z0.
 
@@ -123,7 +124,7 @@ class Couplings:
     zuko's own transform searches its masks for their ones whenever it is made. A graph that does so
     has axes of unknown length, and `torch.export.load` refuses it; here the places are numbers.
 
-    Arguments:
+    Args:
         layers: From z to z0.
         context: What all networks see, shape [B, S].
     """
@@ -158,7 +159,7 @@ class ConditionalFlow(nn.Module):
 
     Both directions take one pass, so that drawing and scoring cost the same.
 
-    Arguments:
+    Args:
         latent_dims: Number of latents D, at least 2.
 
     Raises:
@@ -174,7 +175,7 @@ class ConditionalFlow(nn.Module):
         except ModuleNotFoundError as error:
             raise missing_extra("a flow posterior", "flows") from error
         self.flow = RealNVP(
-            latent_dims, context=2 * latent_dims, transforms=4, hidden_features=HIDDEN
+            latent_dims, context=2 * latent_dims, transforms=4, hidden_features=FLOW_WIDTHS
         )
         networks = cast("list[GeneralCouplingTransform]", self.flow.transform.transforms)
         self.layers = [Coupling.of(network) for network in networks]

@@ -1,8 +1,8 @@
 """Likelihoods p(x|z): what a decoder's raw output says of the pixels.
 
-A likelihood is always reduced to one number an image: `log_prob` sums over channels and pixels, in
+A likelihood is always reduced to one number per image: `log_prob` sums over channels and pixels, in
 nats. Pixels x are in [0, 1]; an 8-bit value v is x = v / 255. A *head* turns the raw output of a
-decoder, with `outputs` numbers a value of the image, into the likelihood.
+decoder, with `outputs` numbers per value of the image, into the likelihood.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convvae.distributions import notebook
+from convvae.distributions import display
 from convvae.distributions.rounded import LEVELS, rounded_mean
 
 LOG_2PI = math.log(2 * math.pi)
@@ -59,7 +59,7 @@ class Likelihood(ABC):
 
     def _repr_png_(self) -> bytes:
         """The means, as a notebook shows them."""
-        return notebook.picture(self.mean)
+        return display.picture(self.mean)
 
 
 class Bernoulli(Likelihood):
@@ -138,7 +138,7 @@ class Gaussian(Likelihood):
 
     With variance 1/2 its negative logarithm is the squared error plus n/2 log(pi) for n pixels.
 
-    Arguments:
+    Args:
         mean: The means m, shape [..., C, H, W].
         variance: The variance of a pixel, in units of squared intensity.
     """
@@ -168,7 +168,7 @@ class Gaussian(Likelihood):
 class Laplace(Likelihood):
     r"""p(x|z) = prod exp(-|x - m| / b) / 2b, one scale b = sqrt(variance / 2) for all pixels.
 
-    Arguments:
+    Args:
         mean: The means m, shape [..., C, H, W].
         variance: The variance of a pixel, 2 b^2, in units of squared intensity.
     """
@@ -199,7 +199,7 @@ class DiscretizedLogistic(Likelihood):
     and s the sigmoid; the bin of v = 0 reaches to minus infinity, that of v = 255 to infinity. It
     sums to 1 over the levels, so that bits per dimension of 8-bit images are true.
 
-    Arguments:
+    Args:
         logits: Of the weights w, shape [..., C, H, W, M].
         locations: Of the logistics, m, in units of intensity, the same shape.
         log_scales: log b, the same shape.
@@ -270,7 +270,7 @@ class Head(nn.Module, ABC):
 
     The first C channels are the logits of the mean, or of the location, in every head.
 
-    Arguments:
+    Args:
         variance: Of a pixel, for those that have a fixed one.
     """
 

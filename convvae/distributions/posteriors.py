@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from convvae.distributions import notebook
-from convvae.distributions.priors import Prior, StandardNormal
+from convvae.distributions import display
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -42,7 +41,7 @@ class Posterior(ABC):
 class DiagonalGaussian(Posterior):
     r"""Posterior q(z|x) = N(z; mu, diag exp(logvar)).
 
-    Arguments:
+    Args:
         mu: Means, shape [B, D].
         logvar: Logarithms of the variances, shape [B, D].
 
@@ -66,7 +65,7 @@ class DiagonalGaussian(Posterior):
     def rsample(self, eps: Tensor) -> Tensor:
         r"""Reparameterised draws z = mu + sigma eps with sigma = exp(logvar / 2).
 
-        Arguments:
+        Args:
             eps: Standard normal noise, shape [..., B, D].
 
         Returns:
@@ -84,7 +83,7 @@ class DiagonalGaussian(Posterior):
         return DiagonalGaussian(self.mu.detach(), self.logvar.detach())
 
     def _repr_html_(self) -> str:
-        return notebook.table("Posterior q(z|x)", self.mu, torch.exp(0.5 * self.logvar))
+        return display.table("Posterior q(z|x)", self.mu, torch.exp(0.5 * self.logvar))
 
 
 class FullGaussian(Posterior):
@@ -92,7 +91,7 @@ class FullGaussian(Posterior):
 
     The logarithm of its density needs no inverse: a triangular solve, and the sum of logvar.
 
-    Arguments:
+    Args:
         mu: Means, shape [B, D].
         logvar: Logarithms of the squared diagonal of L, shape [B, D].
         lower: The entries of N below the diagonal, row by row, shape [B, D (D - 1) / 2].
@@ -125,7 +124,7 @@ class FullGaussian(Posterior):
     def rsample(self, eps: Tensor) -> Tensor:
         r"""Reparameterised draws z = mu + L eps.
 
-        Arguments:
+        Args:
             eps: Standard normal noise, shape [..., B, D].
 
         Returns:
@@ -145,42 +144,4 @@ class FullGaussian(Posterior):
 
     def _repr_html_(self) -> str:
         deviation = self.scale_tril.square().sum(-1).sqrt()
-        return notebook.table("Posterior q(z|x)", self.mu, deviation)
-
-
-def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
-    r"""The KL of each latent, -1/2 (1 + logvar - mu^2 - exp(logvar)), exactly.
-
-    Returns:
-        Nats, shape [B, D].
-
-    Source: Kingma & Welling 2014, appendix B, https://arxiv.org/abs/1312.6114
-    """
-    assert q.mu.shape[-1] == p.latent_dims
-    return -0.5 * (1 + q.logvar - q.mu**2 - torch.exp(q.logvar))
-
-
-def kl_divergence(q: Posterior, p: Prior, z: Tensor | None = None) -> Tensor:
-    r"""KL(q || p): exact for a Gaussian from the standard normal, else the mean over draws of q.
-
-    With L as in `FullGaussian`, the exact one is 1/2 (|L|_F^2 + |mu|^2 - D - sum_d logvar_d).
-
-    Arguments:
-        q: The posterior.
-        p: The prior.
-        z: Draws of q, shape [K, B, D]; needed where no closed form is known.
-
-    Returns:
-        Nats an image, shape [B].
-
-    Raises:
-        ValueError: draws are needed and absent.
-    """
-    if isinstance(p, StandardNormal) and isinstance(q, DiagonalGaussian):
-        return kl_per_latent(q, p).sum(-1)
-    if isinstance(p, StandardNormal) and isinstance(q, FullGaussian):
-        squares = q.scale_tril.square().sum((-2, -1)) + q.mu.square().sum(-1)
-        return 0.5 * (squares - q.mu.shape[-1] - q.logvar.sum(-1))
-    if z is None:
-        raise ValueError(f"KL({type(q).__name__} || {type(p).__name__}) needs draws of z")
-    return (q.log_prob(z) - p.log_prob(z)).mean(0)
+        return display.table("Posterior q(z|x)", self.mu, deviation)

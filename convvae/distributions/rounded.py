@@ -8,7 +8,7 @@ from torch import Tensor
 
 LEVELS = 256
 """Values of an 8-bit pixel."""
-REACH = 12
+LEVELS_BESIDE = 12
 """Levels beside a location after which P(V >= v) is 0 or 1 where the scale is at most one level."""
 
 
@@ -21,7 +21,7 @@ def rounded_mean(location: Tensor, scale: Tensor) -> Tensor:
     b log(1 + exp((m - 255) / b)), with the corrections of Euler and Maclaurin for midpoints at
     both ends, s' / 24 b and -7 s''' / 5760 b^3. The error is below 1e-4 levels.
 
-    Arguments:
+    Args:
         location: m, in levels, from 0 to 255, shape [...].
         scale: b, in levels, shape [...].
 
@@ -32,10 +32,10 @@ def rounded_mean(location: Tensor, scale: Tensor) -> Tensor:
 
 
 def _of_narrow(location: Tensor, scale: Tensor) -> Tensor:
-    """The sum, of scales of at most 1: the terms beyond `REACH` are 1 below and 0 above."""
+    """The sum, of scales of at most 1: the terms beyond `LEVELS_BESIDE` are 1 below and 0 above."""
     nearest, inverse = location.round(), 1 / scale.clamp_max(1.0)
-    total = (nearest - REACH - 1).clamp(0, LEVELS - 1)
-    for offset in range(-REACH, REACH + 1):
+    total = (nearest - LEVELS_BESIDE - 1).clamp(0, LEVELS - 1)
+    for offset in range(-LEVELS_BESIDE, LEVELS_BESIDE + 1):
         v = nearest + offset
         above = torch.sigmoid((location - v + 0.5) * inverse)
         total = total + torch.where((v >= 1) & (v < LEVELS), above, 0.0)

@@ -10,14 +10,14 @@ from typing import Any, cast, get_args
 from bokeh.layouts import column, row
 from bokeh.models import Button, Div, RadioButtonGroup, Select, Slider, Toggle
 
+from convvae.evaluation.latents import Projection, Route
 from convvae.explorer.drawing import SKIN
 from convvae.explorer.scene import Scene, Score
 from convvae.explorer.walk import Walk
-from convvae.latents import Projection, Route
 
 SLIDERS = 8
 """Sliders that are shown at a time."""
-COLUMNS = "repeat(auto-fill, minmax(220px, 1fr))"
+GRID_COLUMNS = "repeat(auto-fill, minmax(220px, 1fr))"
 """Of sliders: as many as there is room for."""
 LOOK, DECODE = 0, 1
 """What the pointer does on the map."""
@@ -39,7 +39,7 @@ PROJECTIONS: list[tuple[Projection, str]] = [
 class Controls:
     """All widgets of a page.
 
-    Arguments:
+    Args:
         scene: What the page shows.
     """
 
@@ -127,7 +127,7 @@ class Controls:
             self.mode,
             column(
                 *self.sliders, name="sliders", sizing_mode="stretch_width",
-                styles={"display": "grid", "grid-template-columns": COLUMNS}, **gap,
+                styles={"display": "grid", "grid-template-columns": GRID_COLUMNS}, **gap,
             ),
             turning,
             row(

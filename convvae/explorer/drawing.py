@@ -27,7 +27,7 @@ MANY = 20
 """Classes that still have a colour and a place in the legend; above it one colour for all."""
 MARK = "#e6007e"
 """Of the marks on the map."""
-GREY = "#808790"
+INK_GREY = "#808790"
 """Of lines and words until the page says whether it is dark or light."""
 LINE = 18
 """Height of a line of words under a picture, in pixels."""
@@ -35,7 +35,7 @@ LETTER = 7
 """Width to reckon with for a letter of these words, in pixels."""
 LETTERS = 32
 """Letters of such a line, at most: as many as fit where a telephone makes the pictures smaller."""
-GAP = 8
+PICTURE_GAP = 8
 """Between pictures, in pixels."""
 
 SKIN = """
@@ -68,7 +68,7 @@ SKIN = """
 class Film:
     """Pictures in a row, words under each, as a canvas that is quick to draw anew.
 
-    Arguments:
+    Args:
         name: Of the figure.
         slots: Pictures that there is room for.
         box: Largest side of a picture, in pixels of the page.
@@ -92,11 +92,11 @@ class Film:
         scale = float(int(scale)) if scale >= 3 else scale
         self.height, self.width = (max(8, round(side * scale)) for side in shape)
         # Words need room even under a narrow picture.
-        self.pitch = box + GAP
+        self.pitch = box + PICTURE_GAP
         self.source = ColumnDataSource(self._columns([], []), name=f"{name} pictures")
         # Letters stay as large as they are where the pictures become smaller.
-        words = LINE * lines + (2 * GAP if shrinks else 0)
-        across, down = slots * self.pitch - GAP, self.height + words
+        words = LINE * lines + (2 * PICTURE_GAP if shrinks else 0)
+        across, down = slots * self.pitch - PICTURE_GAP, self.height + words
         self.figure = figure(
             name=name,
             width=across,
@@ -125,7 +125,7 @@ class Film:
             text_align="center",
             text_baseline="top",
             text_font_size="11px",
-            text_color=GREY,
+            text_color=INK_GREY,
         )
         captions.tags = ["faint"]
 
@@ -139,7 +139,8 @@ class Film:
 
     def _columns(self, cells: list[np.ndarray], words: list[str]) -> dict[str, Any]:
         left = [
-            place * self.pitch + (self.pitch - GAP - self.width) / 2 for place in range(len(cells))
+            place * self.pitch + (self.pitch - PICTURE_GAP - self.width) / 2
+            for place in range(len(cells))
         ]
         return {
             "image": [packed(cell) for cell in cells],
@@ -168,7 +169,7 @@ def shortened(text: str, letters: int) -> str:
 class Map:
     """The images as points of a plane, a colour a class, with marks on top.
 
-    Arguments:
+    Args:
         plane: Where the points are.
         labels: Classes, int64 [N]; None where there are none.
         name: What a class is called.
@@ -259,7 +260,7 @@ class Map:
                 spacing=0,
                 margin=4,
                 label_text_font_size="12px",
-                label_text_color=GREY,
+                label_text_color=INK_GREY,
                 glyph_width=14,
                 glyph_height=14,
                 background_fill_alpha=0.0,

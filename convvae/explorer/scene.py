@@ -7,16 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from convvae import latents, runtime
+from convvae import runtime
 from convvae.data import ImageSet
 from convvae.data.decode import Wanted
 from convvae.data.pixels import binarize_once, to_unit
-from convvae.encodings import encode
-from convvae.evaluate import reconstruct
+from convvae.evaluation import latents
+from convvae.evaluation.encode import decode, encode
+from convvae.evaluation.reconstruction import reconstruct
 from convvae.explorer.planes import Embedding, OneLatent, Plane, Principal, TwoLatents
 from convvae.explorer.upload import read_image
-from convvae.model import VAE
-from convvae.sheets import to_uint8
+from convvae.images.sheets import to_uint8
+from convvae.model.vae import VAE
 
 EMBEDDED = 3_000
 """Images that t-SNE and UMAP place: they take about 10 seconds for so many."""
@@ -25,7 +26,7 @@ ROUNDING = 1e-5
 
 
 class Score(NamedTuple):
-    """What the model makes of one image: the numbers of `encodings.encode` at seed 0."""
+    """What the model makes of one image: the numbers of `encode.encode` at seed 0."""
 
     image: Tensor
     """uint8 [C, H, W]."""
@@ -48,7 +49,7 @@ class Score(NamedTuple):
 class Scene:
     """A model and images in its latent space.
 
-    Arguments:
+    Args:
         vae: The model.
         shown: The images as the model takes them, with their classes and names.
         title: What it is, for the reader.
@@ -144,7 +145,7 @@ class Scene:
 
     def decode(self, z: Tensor) -> Tensor:
         """Images uint8 [..., C, H, W] of latents z [..., D]: the means of p(x|z)."""
-        return to_uint8(latents.decode(self.vae, z))
+        return to_uint8(decode(self.vae, z))
 
     def reconstruct(self, index: int) -> Tensor:
         """The reconstruction of an image of the map, uint8 [C, H, W]."""
@@ -164,7 +165,7 @@ class Scene:
 
         Prepared as `convvae encode` prepares a folder with this one file.
 
-        Arguments:
+        Args:
             content: The file.
             invert: Make light what is dark; transparency is left.
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convvae.evaluation.latents import Route, interpolation, traversal
 from convvae.explorer.planes import Plane
 from convvae.explorer.scene import Scene, Score
 from convvae.explorer.tiles import heat, rgba
-from convvae.latents import Route, interpolation, traversal
 
-STEPS = 11
+STRIP_POINTS = 11
 """Pictures of a strip."""
 
 
@@ -31,7 +31,7 @@ class Tile(NamedTuple):
 class Walk:
     """A place in the latent space, and the things that were picked on the way.
 
-    Arguments:
+    Args:
         scene: Where to walk.
     """
 
@@ -88,7 +88,7 @@ class Walk:
     def pointed(self, point: Tensor, spread: Tensor, hidden: list[int]) -> int | None:
         """The image of the map that is nearest to a point.
 
-        Arguments:
+        Args:
             point: Shape [2], in the plane.
             spread: Width and height of the map that are seen, shape [2].
             hidden: Classes that are not seen.
@@ -107,15 +107,15 @@ class Walk:
     def traversal(self) -> list[Tile]:
         """The selected latent from its lowest to its highest value, all others as they are."""
         bounds = torch.stack([self.scene.low, self.scene.high])
-        z = traversal(self.z, torch.tensor([self.selected]), bounds, STEPS)[0]
+        z = traversal(self.z, torch.tensor([self.selected]), bounds, STRIP_POINTS)[0]
         return self._tiles(z, [f"{float(point[self.selected]):+.2f}" for point in z])
 
     def between(self, route: Route) -> list[Tile]:
         """From A to B; nothing before both are picked."""
-        z = self.path(STEPS, route)
+        z = self.path(STRIP_POINTS, route)
         if z is None:
             return []
-        words = [f"{place / (STEPS - 1):.0%}" for place in range(STEPS)]
+        words = [f"{place / (STRIP_POINTS - 1):.0%}" for place in range(STRIP_POINTS)]
         return self._tiles(z, ["A", *words[1:-1], "B"])
 
     def path(self, steps: int, route: Route) -> Tensor | None:

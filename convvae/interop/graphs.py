@@ -20,21 +20,14 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
-from convvae.checkpoint import Facts, shareable
 from convvae.distributions import DiagonalGaussian, FullGaussian
-from convvae.errors import ModelMismatchError, missing_extra
-from convvae.files import atomic, make_folder
-from convvae.model import VAE
-
-LARGEST = 2**31 - 2**20
-"""Bytes of weights that one ONNX file can hold: protobuf counts in 31 bits."""
+from convvae.model.vae import VAE
 
 
 class Graph(NamedTuple):
@@ -45,65 +38,6 @@ class Graph(NamedTuple):
     shape: tuple[int, ...]
     """Of the input, the batch left out."""
     outputs: list[str]
-
-
-def export_onnx(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
-    """Write encoder.onnx, decoder.onnx and vae.onnx, each checked by onnx's own checker.
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is not installed.
-        ModelMismatchError: the weights are more than a file can hold.
-        OutputError: the folder cannot be written.
-    """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_extra("exporting to ONNX", "onnx") from error
-    size = sum(value.nbytes for value in vae.state_dict().values())
-    if size > LARGEST:
-        raise ModelMismatchError(
-            f"the weights are {size / 1e9:.1f} GB, and an ONNX file holds 2: use --format pt2"
-        )
-    written: list[Path] = []
-    make_folder(folder)
-    for name, graph in graphs(vae).items():
-        with _quiet():
-            program = torch.onnx.export(
-                traced(graph),
-                input_names=[graph.input],
-                output_names=graph.outputs,
-                dynamo=True,
-                verbose=False,
-            )
-        assert program is not None
-        model = program.model_proto
-        entry = model.metadata_props.add()
-        entry.key, entry.value = "convvae", shareable(facts).model_dump_json()
-        onnx.checker.check_model(model, full_check=True)
-        written.append(folder / f"{name}.onnx")
-        with atomic(written[-1]) as temporary:
-            temporary.write_bytes(model.SerializeToString())
-    return written
-
-
-def export_programs(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
-    """Write encoder.pt2, decoder.pt2 and vae.pt2, for `torch.export.load`.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    written: list[Path] = []
-    make_folder(folder)
-    for name, graph in graphs(vae).items():
-        with _quiet():
-            program = traced(graph)
-            written.append(folder / f"{name}.pt2")
-            with atomic(written[-1]) as temporary, temporary.open("wb") as file:
-                torch.export.save(
-                    program, file, extra_files={"convvae.json": shareable(facts).model_dump_json()}
-                )
-    return written
 
 
 def graphs(vae: VAE) -> dict[str, Graph]:
@@ -203,7 +137,7 @@ class ReconstructionGraph(nn.Module):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what the exporter says of itself: of torchvision, and of its own deprecations."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     before = logger.level

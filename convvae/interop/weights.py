@@ -10,13 +10,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from convvae.checkpoint import Facts
 from convvae.config import LikelihoodName, ModelConfig
 from convvae.errors import ConfigError, ImageSizeError, ModelFileError, ModelMismatchError
 from convvae.files import atomic
-from convvae.interop.layouts import MLX, Layout, Notebook, Slot, TorchVAE
+from convvae.interop.layout import Layout, Slot
+from convvae.interop.mlx import MLX
+from convvae.interop.notebook import Notebook
 from convvae.interop.reading import Kind, Weights, read_weights
-from convvae.model import VAE
+from convvae.interop.torch_vae import TorchVAE
+from convvae.model.checkpoint import ModelMetadata
+from convvae.model.vae import VAE
 
 UNKNOWN = "unknown"
 """The data of a model whose file does not say what it was trained on."""
@@ -29,7 +32,7 @@ class Imported(NamedTuple):
     """A model made from foreign weights."""
 
     vae: VAE
-    facts: Facts
+    metadata: ModelMetadata
     notes: list[str]
     """What the file did not say and was taken, and what it held and was left out: a line each."""
 
@@ -47,7 +50,7 @@ def import_weights(
     The file's names and shapes say which tool it is of, and the sizes of the model; it is read
     without running anything in it.
 
-    Arguments:
+    Args:
         path: `.npz` archive, safetensors or PyTorch state dict.
         image_size: Height and width; else the images are taken to be square.
         likelihood: p(x|z), which no such file holds; else what the tool trains with.
@@ -78,7 +81,7 @@ def import_weights(
     vae = VAE(config)
     state = vae.state_dict() | {slot.ours: slot.take(there[slot.theirs]) for slot in slots}
     vae.load_state_dict(state)
-    facts = Facts(
+    metadata = ModelMetadata(
         model=config,
         data=data,
         source=f"{layout.tool}: {path.name}",
@@ -86,7 +89,7 @@ def import_weights(
         images=0,
         versions={"convvae": version("convvae"), "torch": torch.__version__},
     )
-    return Imported(vae.eval(), facts, notes)
+    return Imported(vae.eval(), metadata, notes)
 
 
 def export_npz(vae: VAE, path: Path) -> list[str]:
@@ -127,7 +130,7 @@ def export_state_dict(vae: VAE, path: Path) -> list[str]:
         OutputError: the file cannot be written.
     """
     _save(path, {name: tensor.cpu().contiguous() for name, tensor in vae.state_dict().items()})
-    return ["the settings are not in it: rebuild the model by VAE(facts.model)"]
+    return ["the settings are not in it: rebuild the model by VAE(metadata.model)"]
 
 
 def _save(path: Path, tensors: Weights) -> None:

@@ -13,7 +13,7 @@ class Encoder(nn.Module, ABC):
 
     The two heads end in a linear layer each.
 
-    Arguments:
+    Args:
         image_size: Height and width of the images.
         channels: Channels C of the images.
         filters: Filters F of the widest convolution.
@@ -43,7 +43,7 @@ class Encoder(nn.Module, ABC):
 class Decoder(nn.Module, ABC):
     """Latents to the raw output of p(x|z), before the likelihood's sigmoid.
 
-    Arguments:
+    Args:
         image_size: Height and width of the images.
         channels: Channels of the output, those of the likelihood's parameters.
         filters: Filters F of the widest convolution.
