@@ -117,9 +117,6 @@ UserPath = Annotated[Path, AfterValidator(expand)]
 """A path of the user's, `~` written out."""
 
 
-_WAY_OUT = "use --network " + " or ".join(sorted(WITHOUT_BATCH_STATISTICS))
-
-
 class Frozen(BaseModel):
     """A configuration: immutable, no unknown keys, finite numbers."""
 
@@ -452,7 +449,7 @@ class TrainConfig(Architecture):
             raise ValueError(
                 "objective dreg takes the weight of a draw to depend on that draw alone, and the "
                 f"batch normalisation of network {self.network} mixes the draws, which makes its "
-                f"gradient wrong; {_WAY_OUT}, or --objective iwae"
+                "gradient wrong; use --network residual, or --objective iwae"
             )
         if self.objective in ("iwae", "dreg") and self.likelihood == "gaussian-optimal":
             raise ValueError(
