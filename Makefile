@@ -1,5 +1,6 @@
 # make demo    install, train on the embedded digits, write the pictures to demo/
 # make test    install, run every test
+# make test-numeric   the tests of numbers, as other processors and numbers of threads compute them
 # make check   formatting, lint, types, tests
 
 PYTHON ?= python3
@@ -13,7 +14,21 @@ export CONVVAE_DATA := $(abspath $(SHARED_DATA))
 endif
 endif
 
-.PHONY: demo test check lint clean
+# Processes that run tests side by side, a file at a time; each computes with one thread.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+
+# Tests whose numbers must not depend on the processor.
+NUMERIC := $(addprefix tests/test_,$(addsuffix .py,\
+	anomaly distributions encodings estimator evaluate exact latents learner model muon networks \
+	objectives probes samplequality samplers similarity train))
+# Instruction sets of PyTorch's own kernels and of oneDNN's, and threads: those of other machines.
+SETTINGS := ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=2 \
+	ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=2 \
+	ONEDNN_MAX_CPU_ISA=AVX2,OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2,OMP_NUM_THREADS=2
+comma := ,
+
+.PHONY: demo test test-numeric check lint clean
 
 demo: .venv/ready
 	rm -rf demo
@@ -23,7 +38,11 @@ demo: .venv/ready
 	@echo "look at demo/pictures/: reconstructions-test.png, samples.png, joint.png, loss.png"
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(PYTEST) -n $(WORKERS) --dist loadfile
+
+test-numeric: .venv/ready
+	set -e; $(foreach setting,$(SETTINGS),echo "$(setting)"; \
+		env OMP_WAIT_POLICY=PASSIVE $(subst $(comma), ,$(setting)) $(PYTEST) -q -n $(WORKERS) -k "not umap and not fit_flow" $(NUMERIC);)
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

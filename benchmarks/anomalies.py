@@ -22,7 +22,8 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.workers.common import available_cores
 from convvae import data
-from convvae.anomaly import SCORES, Judgement, judge, measure
+from convvae.anomalies.calibration import Judgement, judge
+from convvae.anomalies.scores import SCORES, measure
 from convvae.data import ImageSet
 from convvae.estimator import ConvVAE
 from convvae.runtime import versions
@@ -96,7 +97,7 @@ def work(digit: int, sets: tuple[ImageSet, ImageSet], options: Options) -> dict[
         measure(model.vae_, some, seed=options.seed, samples=options.samples)
         for some in (held_out, test)
     )
-    judgements = judge(found, normal, test.labels == digit, RATE)
+    judgements = judge(found, normal, test.labels == digit, RATE, len(test))
     return {
         "digit": digit,
         "training_images": len(images) - options.normal,

@@ -1,4 +1,4 @@
-"""Measure importance-weighted evaluation: images a second, and memory as K grows (Linux).
+"""Measure importance-weighted evaluation: images per second, and memory as K grows (Linux).
 
     CONVVAE_DATA=FOLDER python -m benchmarks.bounds [--images 1000] [--samples 10,100,1000]
 
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def evaluate(options: Options, samples: int) -> dict[str, Any]:
-    """Evaluate with K draws an image in a process of its own.
+    """Evaluate with K draws per image in a process of its own.
 
     Raises:
         SystemExit: the evaluation failed.

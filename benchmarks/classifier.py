@@ -27,8 +27,8 @@ from torch import Tensor
 from benchmarks import report
 from convvae import data, runtime
 from convvae.data.pixels import to_unit
+from convvae.evaluation.sample_quality.classifier import FEATURES, DigitClassifier
 from convvae.files import atomic
-from convvae.samplequality.classifier import FEATURES, DigitClassifier
 
 BATCH = 128
 PEAK_RATE = 5e-3
@@ -63,7 +63,7 @@ def shifted(x: Tensor, generator: torch.Generator) -> Tensor:
 def train(images: Tensor, labels: Tensor, epochs: int, seed: int, out: Console) -> DigitClassifier:
     """Train by AdamW on shifted images, the learning rate rising and falling once.
 
-    Arguments:
+    Args:
         images: uint8, shape [N, 1, 28, 28].
         labels: int64, shape [N].
         epochs: Passes over the images.

@@ -27,11 +27,10 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks import report
 from benchmarks.workers.common import available_cores
 from convvae import data
-from convvae.checkpoint import load_model
 from convvae.data import ImageSet
-from convvae.encodings import encode_all
-from convvae.evaluate import latents
-from convvae.model import VAE
+from convvae.evaluation.encode import encode_all, posterior_means
+from convvae.model.checkpoint import load_model
+from convvae.model.vae import VAE
 from convvae.runtime import versions
 
 HEADER = ["what", "seconds", "images/s"]
@@ -92,8 +91,8 @@ def seconds(action: Callable[[], object], rounds: int) -> list[float]:
 def accuracy(vae: VAE, train: ImageSet, test: ImageSet) -> float:
     """Share of the test images that a linear classifier of their posterior means gets right."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=float("inf"), max_iter=1000))
-    model.fit(latents(vae, train.images)[0].double(), train.labels)
-    return float(model.score(latents(vae, test.images)[0].double(), test.labels))
+    model.fit(posterior_means(vae, train.images)[0].double(), train.labels)
+    return float(model.score(posterior_means(vae, test.images)[0].double(), test.labels))
 
 
 def measure(options: Options, console: Console) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
     vae, _ = load_model(options.model)
     test = load(vae, "test", options)
     actions: dict[str, Callable[[], object]] = {
-        "encoder": lambda: latents(vae, test.images),
+        "encoder": lambda: posterior_means(vae, test.images),
         "encode": lambda: list(encode_all(vae, test, seed=0)),
     }
     times = {name: seconds(action, options.rounds) for name, action in actions.items()}

@@ -33,10 +33,11 @@ from convvae import data, runtime
 from convvae.config import ModelConfig, TrainConfig, load_recipe
 from convvae.data.pixels import to_unit
 from convvae.errors import ConvvaeError
-from convvae.learner import Learner, Pace
-from convvae.loop import Plan
-from convvae.model import VAE
-from convvae.objectives import elbo, loss
+from convvae.model.objectives import elbo, loss
+from convvae.model.vae import VAE
+from convvae.training.learner import Learner
+from convvae.training.loop import BatchPlan
+from convvae.training.schedules import StepSettings
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -166,17 +167,17 @@ def flops_per_image() -> int:
 class Runner:
     """A variant in training: the same weights, batches and noise for every variant.
 
-    Arguments:
+    Args:
         variant: The variant.
         images: uint8 [N, 1, 64, 64].
-        batch_size: Images a step.
+        batch_size: Images per step.
     """
 
     def __init__(self, variant: Variant, images: Tensor, batch_size: int) -> None:
         self.config = settings(variant.precision, batch_size)
         self.learner = learner(variant, self.config)
         self.images = images
-        self.batches = Plan(self.config, torch.arange(len(images))).batches(0)
+        self.batches = BatchPlan(self.config, torch.arange(len(images))).batches(0)
         self.steps = 0
 
     def step(self) -> float:
@@ -186,7 +187,7 @@ class Runner:
         x = to_unit(self.images[self.batches[self.steps % len(self.batches)]])
         shape = (config.mc_samples, len(x), config.latent_dims)
         eps = runtime.noise(shape, config.seed, "train", seen)
-        self.learner.step(x, eps, Pace(config.lr, config.beta, seen))
+        self.learner.step(x, eps, StepSettings(config.lr, config.beta, seen))
         self.steps += 1
         return time.perf_counter() - began
 

@@ -39,7 +39,7 @@ def run(
 ) -> str:
     """Run a command from the repository root and return what it printed.
 
-    Arguments:
+    Args:
         command: Program and arguments.
         settings: Environment variables to add.
         timeout: Seconds to wait.

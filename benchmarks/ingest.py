@@ -148,16 +148,17 @@ def train_in_turn(folder: Path) -> dict[str, list[float]]:
     import torch
 
     from convvae import data, runtime
-    from convvae.captured import PlainStep
     from convvae.config import TrainConfig
-    from convvae.learner import Learner, pace
-    from convvae.loop import Plan
+    from convvae.training.cuda_graph import PlainStep
+    from convvae.training.learner import Learner
+    from convvae.training.loop import BatchPlan
+    from convvae.training.schedules import step_settings
 
     runtime.keep_freed_memory()
     mapped = data.load(str(folder), "train").images
     config = TrainConfig(data=str(folder), precision="float32", batch_size=BATCH)
     learner = Learner(config, config.model((SIDE, SIDE), 3), torch.device("cpu"), len(mapped))
-    batches = Plan(config, torch.arange(len(mapped))).batches(0)
+    batches = BatchPlan(config, torch.arange(len(mapped))).batches(0)
     sources = {"cache": mapped, "memory": mapped.clone()}
     speeds: dict[str, list[float]] = {name: [] for name in sources}
     part = len(batches) // TURNS
@@ -167,7 +168,7 @@ def train_in_turn(folder: Path) -> dict[str, list[float]]:
             began = time.perf_counter()
             for index in batches[turn * part : (turn + 1) * part]:
                 eps = torch.randn(1, len(index), config.latent_dims)
-                step(index, eps, pace(config, 0, 1))
+                step(index, eps, step_settings(config, 0, 1))
             if turn:  # the first turn warms up
                 speeds[name].append(part * BATCH / (time.perf_counter() - began))
     return speeds
@@ -242,7 +243,7 @@ def measure_small(options: Options, work: Path, out: Console) -> dict[str, Any]:
 def measure_large(options: Options, work: Path, out: Console) -> list[dict[str, Any]]:
     """Read and train on a tenth of the large set and on all of it, watching memory."""
     rows: list[dict[str, Any]] = []
-    program = [sys.executable, "-c", "from convvae.cli import main; raise SystemExit(main())"]
+    program = [sys.executable, "-c", "from convvae.cli.main import main; raise SystemExit(main())"]
     for count in (options.large // 10, options.large):
         array, cache = work / "large.npy", work / "cache-large"
         make_array(array, count)

@@ -51,7 +51,7 @@ def describe(machine: dict[str, Any]) -> str:
 def matmul_ceiling(dtype: torch.dtype, size: int = 2048, repeats: int = 10) -> float:
     """The speed of a large matrix product in PyTorch, in GFLOP/s (a multiply-add counts as two).
 
-    Arguments:
+    Args:
         dtype: Number format of both factors, such as `torch.float32` or `torch.bfloat16`.
         size: Rows and columns of the factors.
         repeats: Products timed one by one, after one that is not; the fastest counts.

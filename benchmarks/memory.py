@@ -25,7 +25,7 @@ from benchmarks import report
 from benchmarks.environments import thread_settings
 from benchmarks.workers.common import available_cores, use_cores
 from benchmarks.workers.convvae import PROGRAM, RECIPE
-from convvae.checkpoint import RunFolder
+from convvae.model.run_folder import RunFolder
 from convvae.runtime import versions
 
 POLL_SECONDS = 0.05

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convvae.model import VAE
+from convvae.model.vae import VAE
 from convvae.networks import UpConv2d
 
 
 class PlainUpConv2d(nn.Conv2d):
     """Upsample x2 by nearest neighbour, then convolve 3x3 with padding 1, one after the other.
 
-    Arguments:
+    Args:
         fast: The layer to stand in for; it lends its parameters.
     """
 

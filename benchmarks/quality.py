@@ -34,10 +34,11 @@ from benchmarks.summary import (
 )
 from benchmarks.workers.common import available_cores, use_cores
 from benchmarks.workers.convvae import PROGRAM, RECIPE
-from convvae.checkpoint import RunFolder
+from convvae.model.run_folder import RunFolder
 
 TARGET = 64.7
-"""Squared error + KL an image that the MLX tutorial ends at, mean of the last epoch in training."""
+"""Squared error + KL per image that the MLX tutorial ends at, mean of the last epoch in
+training."""
 AGREE_EPOCHS = 5
 POLL_SECONDS = 0.2
 """Time between two looks at the metrics of a training under way."""
@@ -102,7 +103,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--agree", action="store_true", help="compare bfloat16 with float32")
     parser.add_argument("--recipes", help=f"default: fast-cvae; with --agree {RECIPE}")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--target", type=float, default=TARGET, help="squared error + KL an image")
+    parser.add_argument("--target", type=float, default=TARGET, help="squared error + KL per image")
     parser.add_argument(
         "--epochs", type=int, help=f"default: the recipe's; with --agree {AGREE_EPOCHS}"
     )
@@ -168,9 +169,9 @@ def epochs_of(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def epoch_record(row: dict[str, Any], batch_size: int, wall_seconds: float) -> dict[str, Any]:
-    """What a result keeps of an epoch; squared error + KL an image, the bounds in nats an image.
+    """What a result keeps of an epoch; squared error + KL per image, the bounds in nats per image.
 
-    Arguments:
+    Args:
         row: Of `metrics.jsonl`, where squared error + KL is summed over a batch.
         batch_size: Images of a batch.
         wall_seconds: Since the process began.

@@ -32,7 +32,7 @@ class Spread(NamedTuple):
 
 
 def speeds(record: dict[str, Any]) -> dict[int, float]:
-    """Round -> images a second."""
+    """Round -> images per second."""
     return {row["round"]: row["images_per_second"] for row in record["rounds"]}
 
 
@@ -208,11 +208,11 @@ def _cell(values: Sequence[float], digits: int) -> str:
 
 AGREE_HEADER = ["recipe", "float32", "bfloat16", "bfloat16 - float32"]
 LIMIT_NATS, LIMIT_SHARE = 0.3, 0.005
-"""Precisions agree within so many nats an image, or this share of squared error + KL."""
+"""Precisions agree within so many nats per image, or this share of squared error + KL."""
 
 
 class Pair(NamedTuple):
-    """The same training in float32 and in bfloat16: validation bounds at the end, nats an image."""
+    """The same training in float32 and in bfloat16: final validation bounds, nats per image."""
 
     recipe: str
     seed: int
@@ -277,7 +277,7 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             limit = max(LIMIT_NATS, LIMIT_SHARE * scale)
             words = "they agree" if abs(difference) <= limit else "they do NOT agree"
             lines.append(
-                f"{recipe}: bfloat16 differs by {difference:+.3f} nats an image in the mean, "
+                f"{recipe}: bfloat16 differs by {difference:+.3f} nats per image in the mean, "
                 f"the limit is {limit:.3f}: {words}."
             )
     return lines

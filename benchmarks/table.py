@@ -29,7 +29,7 @@ from benchmarks.summary import (
     summarise_engine,
     verdicts,
 )
-from convvae.anomaly import SCORES
+from convvae.anomalies.scores import SCORES
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -82,7 +82,7 @@ def quality_table(result: dict[str, Any]) -> str:
 
 
 def agree_table(result: dict[str, Any]) -> str:
-    """Validation bounds in float32 and bfloat16, nats an image."""
+    """Validation bounds in float32 and bfloat16, nats per image."""
     return page_part(
         result,
         markdown(AGREE_HEADER, agree_rows(result)),
@@ -221,7 +221,7 @@ def page_part(
 ) -> str:
     """A table with what belongs to every table: date, machine, versions, command.
 
-    Arguments:
+    Args:
         result: Content of the result file.
         table: In Markdown.
         remarks: Sentences, a paragraph each.

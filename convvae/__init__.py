@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convvae.checkpoint import load_model
     from convvae.config import ModelConfig, TrainConfig
     from convvae.estimator import ConvVAE
-    from convvae.evaluate import generate, reconstruct
-    from convvae.model import VAE
-    from convvae.objectives import elbo
-    from convvae.training import train
+    from convvae.evaluation.encode import generate
+    from convvae.evaluation.reconstruction import reconstruct
+    from convvae.model.checkpoint import load_model
+    from convvae.model.objectives import elbo
+    from convvae.model.vae import VAE
+    from convvae.training.run import train
 
     __version__: str
 
@@ -33,15 +34,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "VAE": "model",
+    "VAE": "model.vae",
     "ConvVAE": "estimator",
     "ModelConfig": "config",
     "TrainConfig": "config",
-    "elbo": "objectives",
-    "generate": "evaluate",
-    "load_model": "checkpoint",
-    "reconstruct": "evaluate",
-    "train": "training",
+    "elbo": "model.objectives",
+    "generate": "evaluation.encode",
+    "load_model": "model.checkpoint",
+    "reconstruct": "evaluation.reconstruction",
+    "train": "training.run",
 }
 
 

@@ -11,7 +11,7 @@ import math
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -35,7 +35,12 @@ MIN_SIDE = 8
 MAX_SIDE = 4096
 """Largest image side: beyond it a single image would not fit the memory of training."""
 
-Network = Literal["upsample", "pooled", "transposed", "residual"]
+LATENT_DIMS = 8
+"""Latents of a model, where nothing else is asked for."""
+
+Network = Literal["upsample", "pooled", "transposed", "residual", "ladder"]
+WITHOUT_BATCH_STATISTICS: frozenset[Network] = frozenset({"residual", "ladder"})
+"""Networks in which no image sees another; the others normalise by the statistics of a batch."""
 LikelihoodName = Literal[
     "gaussian",
     "gaussian-learned",
@@ -45,6 +50,7 @@ LikelihoodName = Literal[
     "continuous-bernoulli",
     "discretized-logistic",
     "discretized-logistic-mixture",
+    "discretized-logistic-colour",
 ]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
@@ -111,6 +117,9 @@ UserPath = Annotated[Path, AfterValidator(expand)]
 """A path of the user's, `~` written out."""
 
 
+_WAY_OUT = "use --network " + " or ".join(sorted(WITHOUT_BATCH_STATISTICS))
+
+
 class Frozen(BaseModel):
     """A configuration: immutable, no unknown keys, finite numbers."""
 
@@ -143,17 +152,44 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
+class Group(NamedTuple):
+    """Latents of a ladder that are drawn together: a map of `channels` x `height` x `width`."""
+
+    name: str
+    """Resolution and number, such as 8x8.2."""
+    channels: int
+    height: int
+    width: int
+    start: int
+    """Place of the first of them in z."""
+
+    @property
+    def size(self) -> int:
+        """Number of latents."""
+        return self.channels * self.height * self.width
+
+
+LEAST_CELLS = 4
+"""The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
+
+
 class Architecture(Frozen):
     """What a user chooses about a model; the images decide the rest."""
 
     network: Network = "upsample"
     """Encoder and decoder pair."""
-    latent_dims: int = Field(default=8, ge=1, le=65_536)
-    """Number of latents D."""
+    latent_dims: int = Field(default=LATENT_DIMS, ge=1, le=2**22)
+    """Number of latents D; that of a ladder follows from its groups."""
     max_filters: int = Field(default=64, ge=1, le=4096)
     """Filters of the widest convolution."""
     depth: int = Field(default=2, ge=1, le=100)
-    """Residual blocks a resolution, of the network residual."""
+    """Residual blocks per resolution (residual); groups per resolution, which grow (ladder)."""
+    groups: tuple[int, ...] | None = None
+    """Groups of latents per resolution of a ladder, from the coarsest (else by --depth)."""
+    group_channels: int = Field(default=8, ge=1, le=1024)
+    """Channels of the latent maps of a ladder."""
+    fold: int = Field(default=2, ge=1, le=8)
+    """Pixels a side that a ladder takes as one cell of its finest map."""
     likelihood: LikelihoodName = "gaussian"
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
@@ -173,15 +209,36 @@ class Architecture(Frozen):
             raise ValueError(f"must be divisible by 4, such as {lower} or {upper}")
         return filters
 
+    @property
+    def location(self) -> Literal["mean", "location f(mu)", "path of means"]:
+        """What the latent that stands for an image is of its posterior, for people."""
+        if self.network == "ladder":
+            return "path of means"
+        return "location f(mu)" if self.posterior == "flow" else "mean"
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether the network, in training, computes of an image what depends on its batch."""
+        return self.network not in WITHOUT_BATCH_STATISTICS
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.prior == "vamp" and self.network != "residual":
+        if self.prior == "vamp" and self.uses_batch_statistics:
             raise ValueError(
                 "prior vamp encodes learned images beside the real ones, and the batch "
                 f"normalisation of network {self.network} would mix them; use --network residual"
             )
         if self.prior == "vamp" and self.posterior != "diagonal":
             raise ValueError("prior vamp mixes diagonal Gaussians; use --posterior diagonal")
+        if self.network == "ladder" and (self.posterior, self.prior) != ("diagonal", "normal"):
+            raise ValueError(
+                "network ladder has Gaussian posteriors and priors of its own, group by group; "
+                "leave out --posterior and --prior"
+            )
+        if self.groups is not None and self.network != "ladder":
+            raise ValueError(f"network {self.network} has no groups of latents; use ladder")
+        if self.groups is not None and (not self.groups or min(self.groups) < 1):
+            raise ValueError("groups needs at least one group per resolution, such as 2 4 6")
         if self.posterior == "flow" and self.latent_dims < 2:
             raise ValueError("posterior flow couples latents, and needs at least two of them")
         return self
@@ -205,9 +262,46 @@ class ModelConfig(Architecture):
     def _large_enough(cls, size: tuple[int, int]) -> tuple[int, int]:
         return check_size(size)
 
+    @property
+    def plan(self) -> tuple[Group, ...]:
+        """The groups of a ladder's latents, from the coarsest to the finest; else none."""
+        if self.network != "ladder":
+            return ()
+        sizes = [(-(-self.image_size[0] // self.fold), -(-self.image_size[1] // self.fold))]
+        wanted = len(self.groups) if self.groups else None
+        while len(sizes) < wanted if wanted else min(sizes[0]) >= 2 * LEAST_CELLS:
+            height, width = sizes[0]
+            if height == width == 1:
+                raise ValueError(
+                    f"groups names {wanted} resolutions, but images of {self.image_size[0]}x"
+                    f"{self.image_size[1]} with a fold of {self.fold} have only {len(sizes)}"
+                )
+            sizes.insert(0, (-(-height // 2), -(-width // 2)))
+        counts = self.groups or [self.depth * (place + 1) for place in range(len(sizes))]
+        plan: list[Group] = []
+        for (height, width), count in zip(sizes, counts, strict=True):
+            for number in range(1, count + 1):
+                start = plan[-1].start + plan[-1].size if plan else 0
+                name = f"{height}x{width}.{number}"
+                plan.append(Group(name, self.group_channels, height, width, start))
+        return tuple(plan)
+
+    @model_validator(mode="after")
+    def _latents_of_a_ladder(self) -> Self:
+        if self.network == "ladder":
+            total = sum(group.size for group in self.plan)
+            if self.latent_dims not in (LATENT_DIMS, total):
+                raise ValueError(
+                    f"the groups of this ladder have {total} latents, not {self.latent_dims}: "
+                    "leave out --latent-dims, or set --groups and --group-channels"
+                )
+            # The instance is frozen for others; this is still its making.
+            object.__setattr__(self, "latent_dims", total)
+        return self
+
     @model_validator(mode="after")
     def _fewer_latents_than_pixels(self) -> Self:
-        if self.latent_dims > self.pixels:
+        if self.network != "ladder" and self.latent_dims > self.pixels:
             raise ValueError(
                 f"{self.latent_dims} latents for images of {self.pixels} values: a latent space "
                 "larger than the image makes no sense; lower --latent-dims"
@@ -256,7 +350,7 @@ class TrainConfig(Architecture):
     batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(
         default=128, ge=2, le=1_000_000
     )
-    """Images a step."""
+    """Images per step."""
     drop_last: bool = False
     """Leave out an epoch's last batch when it is incomplete."""
     optimizer: Literal["adamw", "adam", "muon"] = "adamw"
@@ -271,6 +365,8 @@ class TrainConfig(Architecture):
     """Course of the learning rate over the run's images."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Scale gradients down to this norm."""
+    skip_norm: float | None = Field(default=None, gt=0)
+    """Leave out steps whose gradient is beyond this norm; they are counted."""
     ema_images: int | None = Field(default=None, ge=1)
     """Average the weights over the run, with this half-life in images."""
     head_bias: Literal["uniform", "zero"] = "uniform"
@@ -287,13 +383,13 @@ class TrainConfig(Architecture):
     objective: Literal["elbo", "iwae", "dreg", "beta-tc"] = "elbo"
     """ELBO; importance-weighted bound, by either gradient; or beta on total correlation only."""
     free_bits: float = Field(default=0.0, ge=0)
-    """Nats that the KL of each latent may have for nothing."""
+    """Nats that the KL of each latent, or group of a ladder, may have for nothing."""
     capacity: float | None = Field(default=None, ge=0)
     """Hold the KL at so many nats, from 0 over kl_warmup images; beta weighs the distance."""
     mmd: float = Field(default=0.0, ge=0)
     """Weight of the maximum mean discrepancy of q(z) from p(z) (InfoVAE)."""
     mc_samples: int = Field(default=1, ge=1, le=10_000)
-    """Latent draws an image, K; averaged in the ELBO, weighted in the other objectives."""
+    """Latent draws per image, K; averaged in the ELBO, weighted in the other objectives."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the whole run: weights, order, noise and pictures."""
@@ -344,12 +440,35 @@ class TrainConfig(Architecture):
             raise ValueError(
                 "capacity sets the KL by itself: leave out --free-bits and --kl-schedule"
             )
-        if self.objective == "dreg" and self.posterior == "flow":
-            raise ValueError("objective dreg needs a Gaussian posterior; use --objective iwae")
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_is_that_of_the_objective(self) -> Self:
+        if self.objective == "dreg" and (self.posterior == "flow" or self.network == "ladder"):
+            raise ValueError(
+                "objective dreg needs a Gaussian posterior of z as a whole; use --objective iwae"
+            )
+        if self.objective == "dreg" and self.uses_batch_statistics:
+            raise ValueError(
+                "objective dreg takes the weight of a draw to depend on that draw alone, and the "
+                f"batch normalisation of network {self.network} mixes the draws, which makes its "
+                f"gradient wrong; {_WAY_OUT}, or --objective iwae"
+            )
+        if self.objective in ("iwae", "dreg") and self.likelihood == "gaussian-optimal":
+            raise ValueError(
+                "likelihood gaussian-optimal takes the variance that is best for the mean over the "
+                f"draws, which is not the best for the weighted draws of objective "
+                f"{self.objective}: its gradient would be wrong; use --likelihood gaussian-learned"
+            )
         return self
 
     @model_validator(mode="after")
     def _objective_fits_the_latents(self) -> Self:
+        if self.network == "ladder" and (self.mmd or self.objective == "beta-tc"):
+            raise ValueError(
+                "the latents of a ladder are no standard normals: leave out mmd, and objective "
+                "beta-tc"
+            )
         needs_both = {"free_bits": self.free_bits, "objective beta-tc": self.objective == "beta-tc"}
         for name, wanted in needs_both.items():
             if wanted and (self.posterior, self.prior) != ("diagonal", "normal"):

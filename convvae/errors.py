@@ -140,7 +140,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def missing_extra(what: str, extra: str) -> MissingExtraError:
     """The error for an optional library that is absent.
 
-    Arguments:
+    Args:
         what: What needs it, such as `a normalising flow`.
         extra: The extra of convvae that brings it.
     """

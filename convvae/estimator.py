@@ -18,20 +18,24 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from convvae import evaluate, runtime
-from convvae.captured import make_step
-from convvae.checkpoint import Facts, load_model, save_model
+from convvae import runtime
 from convvae.config import Architecture, TrainConfig
+from convvae.data.pixels import mean_pixel
 from convvae.data.rows import image_shape, pixel_range
 from convvae.errors import ConfigError
-from convvae.learner import Learner, Position
-from convvae.loop import Plan, epoch_steps, finite_means
-from convvae.training import mean_pixel, resolve
+from convvae.evaluation import encode
+from convvae.evaluation.bounds import image_terms
+from convvae.model.checkpoint import ModelMetadata, load_model, save_model
+from convvae.training.cuda_graph import make_step
+from convvae.training.learner import Learner, TrainingProgress
+from convvae.training.loop import BatchPlan, epoch_steps, finite_means
+from convvae.training.run import resolve
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from convvae.model import VAE
+    from convvae.model.vae import VAE
+
 
 SETTINGS = (
     *Architecture.model_fields,
@@ -51,9 +55,10 @@ CHUNK = 1000
 class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A convolutional variational autoencoder with the interface of scikit-learn.
 
-    `transform` gives the mean of q(z|x), `inverse_transform` the mean of p(x|z), `score_samples`
-    the evidence lower bound in nats. X is a NumPy array, a torch tensor or whatever scikit-learn
-    takes: flat [N, n], grey images [N, H, W], or images [N, C, H, W], channels first.
+    `transform` gives the mean of q(z|x) (of a flow f(mu), which is not its mean),
+    `inverse_transform` the mean of p(x|z), `score_samples` the evidence lower bound in nats. X is a
+    NumPy array, a torch tensor or whatever scikit-learn takes: flat [N, n], grey images [N, H, W],
+    or images [N, C, H, W], channels first.
 
     **Flat rows** become images of `image_shape`. Without it, they fill row by row the smallest
     square grey image that holds them, at least 8x8, and the cells left over are black: 784 features
@@ -68,7 +73,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         image_shape: (H, W) or (C, H, W) of flat rows, laid out channel by channel, row by row.
         pixel_range: The values that are black and white.
         random_state: Seed of weights, order and noise; None draws one.
-        verbose: Print a line an epoch.
+        verbose: Print a line per epoch.
 
     The other parameters are those of `TrainConfig`, under the same names.
 
@@ -162,7 +167,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def fit(self, X: ArrayLike | Tensor, y: object = None) -> Self:
         """Train a new model for `epochs` passes over X.
 
-        Arguments:
+        Args:
             X: At least two images or rows.
             y: Not used.
 
@@ -170,7 +175,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             ConfigError: a parameter is out of its range.
             ImageSizeError: the images are smaller than the networks can take.
             NonFiniteLossError: the loss became infinite or not a number.
-            ValueError: X is no array of finite numbers of that shape.
+            ValueError: x is no array of finite numbers of that shape.
         """
         images = self._first_images(X)
         config = self._begin(images)
@@ -183,7 +188,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The first call, of an estimator that was not fitted, settles shape and `pixel_range_`, and
         the seed. Parameters that were set since take effect.
 
-        Arguments:
+        Args:
             X: At least two images or rows.
             y: Not used.
 
@@ -202,9 +207,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike | Tensor) -> NDArray[np.float32]:
-        """The mean of q(z|x) of every image: float32 [N, D]."""
+        """The mean of q(z|x), or f(mu) of a flow, of every image: float32 [N, D]."""
         check_is_fitted(self)
-        return evaluate.latents(self.vae_, self._images(X))[0].numpy()
+        return encode.posterior_means(self.vae_, self._images(X))[0].numpy()
 
     def inverse_transform(self, X: ArrayLike | Tensor) -> NDArray[np.float32]:
         """The mean of p(x|z) of latents [N, D], in the shape and range of the images of `fit`."""
@@ -214,10 +219,10 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"X has {z.shape[1]} columns, but the model has {self._n_features_out} latents"
             )
-        with evaluate.evaluating(self.vae_):
+        with encode.evaluating(self.vae_):
             parts = [
                 self.vae_.decode(part.to(self.vae_.device)).mean.cpu()
-                for part in z.split(evaluate.batch_size(self.vae_))
+                for part in z.split(encode.batch_size(self.vae_))
             ]
         return self._values(torch.cat(parts))
 
@@ -226,7 +231,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> NDArray[np.float32]:
         """Means of p(x|z) at draws of z from the prior, in shape and range of `fit`'s images."""
         check_is_fitted(self)
-        return self._values(evaluate.generate(self.vae_, n_samples, seed=_seed(random_state)))
+        return self._values(encode.generate(self.vae_, n_samples, seed=_seed(random_state)))
 
     def score_samples(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
         """The evidence lower bound of log p(x) of every image, nats, for pixels in [0, 1]: [N].
@@ -234,9 +239,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         By `mc_samples` draws of z, whose noise is a function of `random_state` and of the image.
         """
         check_is_fitted(self)
-        terms = evaluate.image_terms(
-            self.vae_, self._images(X), seed=self._seed, mc_samples=self.mc_samples
-        )
+        terms = image_terms(self.vae_, self._images(X), seed=self._seed, mc_samples=self.mc_samples)
         return terms.bound.numpy()
 
     def score(self, X: ArrayLike | Tensor, y: object = None) -> float:
@@ -257,15 +260,15 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             OutputError: it cannot be written.
         """
         check_is_fitted(self)
-        facts = Facts(
+        metadata = ModelMetadata(
             model=self.vae_.config,
             data=DATA,
-            epochs=self._position.epoch,
-            images=self._position.images,
+            epochs=self._progress.epoch,
+            images=self._progress.images,
             bound=None,
             versions=runtime.versions(),
         )
-        save_model(Path(path), self.vae_, facts)
+        save_model(Path(path), self.vae_, metadata)
 
     @classmethod
     def load(
@@ -279,7 +282,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         `partial_fit` trains them further, its optimiser anew. Images come out as [N, C, H, W].
 
-        Arguments:
+        Args:
             model: Run folder, .safetensors file, or name of a pretrained model.
             pixel_range: The values that are black and white; uint8 has (0, 255).
             device: Where to compute.
@@ -287,9 +290,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises:
             ModelFileError: there is no such model, or its file is not whole.
         """
-        vae, facts = load_model(model)
-        chosen = facts.model.model_dump(include=set(Architecture.model_fields))
-        shape = (facts.model.channels, *facts.model.image_size)
+        vae, metadata = load_model(model)
+        chosen = metadata.model.model_dump(include=set(Architecture.model_fields))
+        shape = (metadata.model.channels, *metadata.model.image_size)
         made = cls(
             **chosen,
             image_shape=shape,
@@ -303,7 +306,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         made._begin(torch.zeros(0, *shape, dtype=torch.uint8))
         made._learner.vae.load_state_dict(vae.state_dict())
         made._learner.vae.eval()
-        made._position = Position(epoch=facts.epochs, images=facts.images)
+        made._progress = TrainingProgress(epoch=metadata.epochs, images=metadata.images)
         return made
 
     def _first_images(self, X: ArrayLike | Tensor) -> Tensor:
@@ -371,7 +374,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._learner = Learner(config, model, device, len(images))
         if config.output_bias == "mean" and len(images):
             self._learner.start_at(mean_pixel(images, torch.arange(len(images))))
-        self._position = Position()
+        self._progress = TrainingProgress()
         self.loss_curve_: list[float] = []
         return config
 
@@ -402,19 +405,19 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _train(self, images: Tensor, config: TrainConfig) -> None:
         """Train for the epochs of `config`."""
-        learner, position = self._learner, self._position
-        plan = Plan(config, torch.arange(len(images)))
+        learner, progress = self._learner, self._progress
+        plan = BatchPlan(config, torch.arange(len(images)))
         learner.count = len(images)
         learner.vae.train()
         step = make_step(learner, images.to(learner.vae.device))
         for _ in range(config.epochs):
             learner.sums.zero_()
-            for _ in epoch_steps(step, plan, position):
+            for _ in epoch_steps(step, plan, progress):
                 pass
-            self.loss_curve_.append(float(finite_means(learner, position).loss))
-            position.next_epoch()
+            self.loss_curve_.append(float(finite_means(learner, progress).loss))
+            progress.next_epoch()
             if self.verbose:
-                print(f"epoch {position.epoch}  loss {self.loss_curve_[-1]:.2f} nats/image")
+                print(f"epoch {progress.epoch}  loss {self.loss_curve_[-1]:.2f} nats/image")
         learner.vae.eval()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _ADVICE = "choose a place that you may write to"
 def atomic(path: Path, advice: str = _ADVICE) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it when the block ends without an error.
 
-    Arguments:
+    Args:
         path: The file to write; its folder is made if it is not there.
         advice: The next step to name when it cannot be written.
 
@@ -49,7 +49,7 @@ def atomic(path: Path, advice: str = _ADVICE) -> Iterator[Path]:
 def make_folder(path: Path, advice: str = _ADVICE) -> None:
     """Make a folder and those above it, if they are not there.
 
-    Arguments:
+    Args:
         path: The folder.
         advice: The next step to name when it cannot be made.
 
@@ -60,6 +60,37 @@ def make_folder(path: Path, advice: str = _ADVICE) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(_cannot("make the folder", path, error, advice)) from error
+
+
+def make_empty_folder(path: Path) -> None:
+    """Make a folder that is new, or take one that holds nothing.
+
+    Raises:
+        OutputError: it holds something, or cannot be made.
+    """
+    make_folder(path)
+    if any(path.iterdir()):
+        raise OutputError(f"the folder {path} is not empty; name a new one")
+
+
+def check_free(paths: Iterable[Path], flag: str, *, overwrite: bool) -> None:
+    """Refuse to write over what is there, before the work.
+
+    Args:
+        paths: What a command would write.
+        flag: The flag that chooses another place.
+        overwrite: Whether `--overwrite` was given, by which what is there is replaced.
+
+    Raises:
+        OutputError: one of them exists.
+    """
+    taken = [path for path in paths if os.path.lexists(path)]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise OutputError(
+            f"{taken[0]}{more} would be replaced; choose another place with {flag}, or replace it "
+            "with --overwrite"
+        )
 
 
 def expand(path: Path) -> Path:

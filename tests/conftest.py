@@ -10,8 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from benchmarks.browser import browser, executable
 from convvae.config import ModelConfig, TrainConfig
-from convvae.training import train
+from convvae.training.run import train
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +65,15 @@ def finished_run(tmp_path_factory):
     return train(config)
 
 
+@pytest.fixture(scope="session")
+def chromium():
+    """A real browser; only CI must have one."""
+    if executable() is None and not os.environ.get("CONVVAE_CI"):
+        pytest.skip("there is no chromium here: apt-get install chromium")
+    with browser() as opened:
+        yield opened
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
@@ -76,6 +86,8 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_sessionfinish(session, exitstatus):
+    if hasattr(session.config, "workerinput"):
+        return  # one of several processes; the one that has the reports decides
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CONVVAE_CI") and exitstatus == 0 and reporter.stats.get("skipped"):
         session.exitstatus = 1

@@ -27,7 +27,10 @@ def test_what_is_not_a_size_is_refused(text):
         ({"batch_size": -4}, "batch_size.*found -4"),
         ({"max_filters": 6}, "max_filters.*divisible by 4, such as 4 or 8.*found 6"),
         ({"lr": float("nan")}, "lr.*finite"),
-        ({"network": "resnet"}, "network.*'upsample', 'pooled', 'transposed' or 'residual'"),
+        (
+            {"network": "resnet"},
+            "network.*'upsample', 'pooled', 'transposed', 'residual' or 'ladder'",
+        ),
         ({"colour": 1}, "colour"),
         ({"objective": "iwae", "beta": 2.0}, "no KL term of its own"),
         ({"objective": "dreg", "free_bits": 0.1}, "leave out --beta, --kl-schedule, --free"),
@@ -39,6 +42,15 @@ def test_what_is_not_a_size_is_refused(text):
         ({"mmd": 1.0, "prior": "flow"}, "use --prior normal"),
         ({"objective": "dreg", "posterior": "flow"}, "use --objective iwae"),
         ({"posterior": "flow", "latent_dims": 1}, "at least two"),
+        (
+            {"objective": "dreg", "mc_samples": 5},
+            "batch normalisation of network upsample.*use --network residual, or --objective iwae",
+        ),
+        ({"objective": "dreg", "network": "pooled"}, "network pooled mixes the draws"),
+        (
+            {"objective": "iwae", "likelihood": "gaussian-optimal", "mc_samples": 5},
+            "use --likelihood gaussian-learned",
+        ),
         ({"prior": "vamp"}, "use --network residual"),
         ({"prior": "vamp", "network": "residual", "posterior": "full"}, "use --posterior diagonal"),
     ],

@@ -8,9 +8,9 @@ import pytest
 
 import convvae
 from convvae import errors
-from convvae.checkpoint import RunFolder
-from convvae.cli import main
+from convvae.cli.main import main
 from convvae.config import Network, recipes
+from convvae.model.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

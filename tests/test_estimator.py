@@ -10,14 +10,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from convvae import data, evaluate
-from convvae.checkpoint import load_facts, load_model
-from convvae.cli import main
+from convvae import data
+from convvae.cli.main import main
 from convvae.config import TrainConfig
 from convvae.data.rows import image_shape
 from convvae.errors import ConfigError, ImageSizeError
 from convvae.estimator import SETTINGS, ConvVAE
-from convvae.training import train
+from convvae.evaluation import bounds
+from convvae.model.checkpoint import load_metadata, load_model
+from convvae.training.run import train
 
 TINY = {"latent_dims": 2, "max_filters": 8, "epochs": 2, "device": "cpu", "random_state": 0}
 
@@ -214,7 +215,7 @@ def test_the_layout_of_rows(features, given, expected):
 
 def test_the_score_is_the_bound(fitted, pixels):
     images = torch.tensor(pixels[:, None])
-    bound = evaluate.image_terms(fitted.vae_, images, seed=0).bound
+    bound = bounds.image_terms(fitted.vae_, images, seed=0).bound
     np.testing.assert_array_equal(fitted.score_samples(pixels), bound.numpy())
     assert fitted.score(pixels) == pytest.approx(float(bound.mean()))
     np.testing.assert_allclose(fitted.score_samples(pixels[3:4]), bound[3:4], rtol=1e-5)
@@ -223,8 +224,8 @@ def test_the_score_is_the_bound(fitted, pixels):
 def test_what_it_saves_is_a_model_of_every_command(fitted, pixels, tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     fitted.save(path)
-    facts = load_facts(path)
-    assert (facts.epochs, facts.images, facts.bound) == (2, 200, None)
+    metadata = load_metadata(path)
+    assert (metadata.epochs, metadata.images, metadata.bound) == (2, 200, None)
     assert main(["info", str(path)]) == 0
     assert main(["evaluate", str(path), "digits", "--limit", "20"]) == 0
     loaded = ConvVAE.load(path, pixel_range=(0, 255), device="cpu")

@@ -15,8 +15,8 @@ from convvae.distributions import (
     kl_divergence,
     kl_per_latent,
 )
-from convvae.evaluate import image_terms, importance_bounds
-from convvae.objectives import (
+from convvae.evaluation.bounds import image_terms, importance_bounds
+from convvae.model.objectives import (
     draw,
     dreg_loss,
     elbo,
@@ -178,7 +178,7 @@ def test_reparameterised_gradients_are_those_of_finite_differences(fitted):
 
 
 def test_an_image_scores_the_same_alone_and_in_company(tiny_model):
-    from convvae.model import VAE
+    from convvae.model.vae import VAE
 
     vae = VAE(tiny_model)
     images = torch.randint(

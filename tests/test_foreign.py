@@ -13,8 +13,8 @@ import pyro.infer  # noqa: E402
 Distribution.set_default_validate_args(checked)
 
 from convvae.config import ModelConfig  # noqa: E402
-from convvae.model import VAE  # noqa: E402
-from convvae.objectives import elbo, importance_weighted_bound  # noqa: E402
+from convvae.model.objectives import elbo, importance_weighted_bound  # noqa: E402
+from convvae.model.vae import VAE  # noqa: E402
 
 X = torch.rand(6, 1, 12, 10, generator=torch.Generator().manual_seed(4))
 SEED, D = 7, 3

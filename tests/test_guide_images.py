@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convvae.cli import main
+from convvae.cli.main import main
 from convvae.data import NAMES
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "your-images.md"
 
 pytestmark = pytest.mark.skipif(not GUIDE.exists(), reason="the tests run outside the repository")
-SHORT = ["--max-filters", "8", "--batch-size", "16", "--no-preview"]
+SHORT = ["--max-filters", "8", "--batch-size", "16", "--no-preview", "--no-report"]
 
 
 def blocks(language):

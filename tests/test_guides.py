@@ -8,7 +8,7 @@ import pytest
 from test_docs import ROOT, shortened
 from test_hub import hub  # noqa: F401
 
-from convvae.cli import main
+from convvae.cli.main import main
 
 ELSEWHERE = ("tensorboard --logdir runs",)
 """Commands of other programs, which the guides name and these tests do not start."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convvae.cli import main
+from convvae.cli.main import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 

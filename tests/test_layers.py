@@ -1,118 +1,214 @@
-"""The house's one-way imports: a module imports only from modules above it."""
+"""The house's one-way imports: a module imports only from modules above it, in its folder too.
+
+`python tests/test_layers.py [PACKAGE]` prints its rooms, floors, arrows and lengths.
+"""
 
 import ast
+import statistics
+import sys
 from pathlib import Path
 
 import pytest
 
-import convvae
+PACKAGE = Path(__file__).parents[1] / "convvae"
 
-PACKAGE = Path(convvae.__file__).parent
-
-# From the top of the house to its bottom; each room with the rooms it may import.
-MAY_IMPORT = {
-    "errors": set(),
-    "files": {"errors"},
-    "config": {"errors", "files"},
-    "runtime": {"errors"},
-    "sheets": {"errors", "files"},
-    "distributions": {"errors", "sheets"},
-    "networks": set(),
-    "data": {"errors", "files", "config", "runtime"},
-    "augment": {"config", "runtime"},
-    "model": {"config", "distributions", "networks"},
-    "objectives": {"config", "distributions", "model"},
-    "checkpoint": {"errors", "config", "files", "model"},
-    "similarity": set(),
-    "evaluate": {"runtime", "distributions", "data", "model", "objectives", "similarity"},
-    "latents": {"errors", "runtime", "distributions", "model", "evaluate"},
-    "samplers": {"runtime", "data", "distributions", "model", "evaluate"},
-    "encodings": {"data", "distributions", "evaluate", "model", "objectives"},
-    "embeddings": {"errors", "files", "data", "encodings"},
-    "anomaly": {"errors", "data", "evaluate", "encodings", "model"},
-    "doctor": {"config", "distributions", "data", "model", "checkpoint", "evaluate"},
-    "probes": {"evaluate"},
-    "samplequality": {"errors", "runtime", "data", "sheets", "model", "evaluate"},
-    "scorecard": {
-        "files", "model", "checkpoint", "evaluate", "doctor", "probes", "samplequality",
-    },
-    "figures": {"errors", "files", "sheets"},
-    "gallery": {
-        "errors", "data", "sheets", "model", "objectives", "evaluate", "latents", "figures",
-    },
-    "report": {
-        "config", "files", "checkpoint", "evaluate", "doctor", "scorecard", "figures", "gallery",
-    },
-    "muon": set(),
-    "learner": {"muon", "errors", "config", "runtime", "model", "objectives", "checkpoint"},
-    "captured": {"augment", "data", "runtime", "learner"},
-    "callbacks": {"config", "model", "objectives", "checkpoint", "learner"},
-    "progress": {"model", "objectives", "learner", "callbacks"},
-    "tracking": {"errors", "data", "model", "evaluate", "sheets", "callbacks"},
-    "records": {
-        "errors", "config", "files", "runtime", "data", "sheets", "model", "checkpoint", "evaluate",
-        "figures", "gallery", "report", "learner",
-    },
-    "holdout": {"config", "data", "runtime"},
-    "loop": {
-        "augment", "errors", "config", "runtime", "data", "objectives", "checkpoint", "evaluate",
-        "learner", "captured", "callbacks",
-    },
-    "training": {
-        "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
-        "doctor", "sheets", "learner", "captured", "callbacks", "progress", "tracking", "records",
-        "loop", "holdout",
-    },
-    "interop": {"errors", "config", "files", "distributions", "model", "checkpoint"},
-    "alarms": {
-        "errors", "files", "data", "model", "evaluate", "encodings", "anomaly", "figures",
-        "progress",
-    },
-    "estimator": {
-        "errors", "config", "runtime", "data", "model", "objectives", "checkpoint", "evaluate",
-        "learner", "captured", "loop", "training",
-    },
-    "explorer": {
-        "errors", "files", "runtime", "data", "sheets", "model", "evaluate", "latents",
-    },
-    "flags": {"errors", "config"},
-}  # fmt: skip
-ROOMS = [*MAY_IMPORT, "commands", "cli", "__init__"]
-
-
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+# From the top of the house to its bottom. A room may import only rooms above it; "" is the house
+# itself, every other entry a folder in it, whose `__init__` is a room like the others.
+# fmt: off
+ROOMS = {
+    "": [
+        "errors", "files", "config", "runtime", "images", "data", "distributions", "networks",
+        "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
+        "estimator", "cli", "__init__",
+    ],
+    "anomalies": [
+        "scores", "calibration", "report", "__init__",
+    ],
+    "cli": [
+        "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures", "report",
+        "explore", "info", "models", "import_", "export", "__init__", "anomalies", "encode",
+        "main",
+    ],
+    "data": [
+        "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
+        "own", "sources", "__init__", "rows",
+    ],
+    "distributions": [
+        "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
+        "flows", "heads", "__init__",
+    ],
+    "evaluation": [
+        "estimates", "encode", "encoding_files", "bounds", "reconstruction", "evaluate",
+        "latents", "fitted_priors", "distances", "probes", "sample_quality", "doctor",
+        "scorecard", "__init__",
+    ],
+    "explorer": [
+        "newest", "planes", "templates", "tiles", "drawing", "upload", "scene", "standalone",
+        "walk", "controls", "page", "server", "__init__",
+    ],
+    "figures": [
+        "style", "curves", "pictures", "space", "__init__", "gallery", "report",
+    ],
+    "images": [
+        "geometry", "sheets", "ssim", "__init__",
+    ],
+    "interop": [
+        "layout", "mlx", "torch_vae", "notebook", "reading", "weights", "graphs", "onnx",
+        "torch_export", "hub", "__init__",
+    ],
+    "model": [
+        "ladder", "vae", "objectives", "checkpoint", "run_folder", "__init__",
+    ],
+    "networks": [
+        "base", "upconv", "strided", "pooled", "residual", "ladder", "__init__",
+    ],
+    "training": [
+        "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
+        "progress", "tensorboard", "loop", "records", "run", "__init__",
+    ],
+    "data/cache": [
+        "worker", "pool", "ingest", "store", "__init__",
+    ],
+    "data/own": [
+        "folders", "archives", "arrays", "tables", "hub", "load", "__init__",
+    ],
+    "data/published": [
+        "idx", "mnist", "colour", "download", "__init__",
+    ],
+    "evaluation/sample_quality": [
+        "classifier", "features", "measures", "comparison", "__init__",
+    ],
+}
+# fmt: on
+MOST_ROOMS = 20
+MOST_FLOORS = 11
 
 
-def imported_rooms(path: Path) -> set[str]:
-    found = set()
+def modules(package):
+    """Every module of a package by its path in it, as a tuple; a folder's own is its `__init__`."""
+    return {
+        path.relative_to(package).with_suffix("").parts: path
+        for path in sorted(package.rglob("*.py"))
+    }
+
+
+def imported(path, known):
+    """The modules of the package that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            module = node.module or ""
-            names = (
-                [f"convvae.{alias.name}" for alias in node.names]
-                if module == "convvae"
-                else [module]
-            )
-        found |= {name.split(".")[1] for name in names if name.startswith("convvae.")}
-    return found - {room(path)}
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            first, *parts = name.split(".")
+            if first != "convvae":
+                continue
+            while tuple(parts) not in known and (*parts, "__init__") not in known:
+                parts.pop()
+            yield tuple(parts) if tuple(parts) in known else (*parts, "__init__")
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
+def arrows(package):
+    """Every import between two rooms of one folder: (folder, importer, imported)."""
+    known = modules(package)
+    found = set()
+    for here, path in known.items():
+        for there in imported(path, known):
+            depth = 0
+            while here[depth] == there[depth] and depth < min(len(here), len(there)) - 1:
+                depth += 1
+            if here[depth] != there[depth]:
+                found.add(("/".join(here[:depth]), here[depth], there[depth]))
+    return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_the_rooms_above_it(path):
-    assert room(path) in ROOMS, "a new room: give it a place in MAY_IMPORT"
-    if room(path) in MAY_IMPORT:
-        assert imported_rooms(path) <= MAY_IMPORT[room(path)]
+def floors(package):
+    """Rooms on the longest way through the house from its top to its bottom."""
+    below = {}
+    for folder, room, above in arrows(package):
+        if folder == "":
+            below.setdefault(room, set()).add(above)
+
+    def height(room):
+        return 1 + max((height(above) for above in below.get(room, ())), default=0)
+
+    return max(height(room) for room in below)
 
 
-def test_the_allowed_imports_all_point_upwards():
-    order = list(MAY_IMPORT)
-    for name, allowed in MAY_IMPORT.items():
-        assert all(order.index(other) < order.index(name) for other in allowed), name
+def rooms(package):
+    """The rooms at the top of a package; its own `__init__` is none."""
+    return {parts[0] for parts in modules(package)} - {"__init__"}
+
+
+def summary(package):
+    """What the house looks like, a line each."""
+    lengths = [len(path.read_text().splitlines()) for path in modules(package).values()]
+    between = arrows(package)
+    top = sum(folder == "" and "__init__" not in pair for folder, *pair in between)
+    return {
+        "rooms": len(rooms(package)),
+        "floors": floors(package),
+        "arrows between rooms": top,
+        "arrows inside rooms": sum(folder != "" for folder, *_ in between),
+        "modules": len(lengths),
+        "median module, lines": statistics.median(lengths),
+        "longest module, lines": max(lengths),
+    }
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_the_table_has_every_room(folder):
+    place = PACKAGE / folder
+    present = {
+        path.stem
+        for path in place.iterdir()
+        if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
+    }
+    assert set(ROOMS[folder]) == present
+    assert len(ROOMS[folder]) == len(present)
+
+
+def test_every_import_points_upwards():
+    for folder, room, above in sorted(arrows(PACKAGE)):
+        order = ROOMS[folder]
+        assert order.index(above) < order.index(room), f"{folder}: {room} imports {above}"
+
+
+def test_the_house_is_small():
+    assert len(rooms(PACKAGE)) <= MOST_ROOMS
+    assert floors(PACKAGE) <= MOST_FLOORS
+
+
+def test_an_upward_arrow_is_seen(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name, text in (
+        ("a/__init__", ""),
+        ("a/x", "from convvae.a import y\nfrom convvae.b import z"),
+        ("a/y", ""),
+        ("b", "def late():\n    import convvae.a.x"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+    assert arrows(tmp_path) == {("a", "x", "y"), ("", "a", "b"), ("", "b", "a")}
+
+
+def test_no_constant_has_two_meanings():
+    """A name in capitals that two modules define has one value."""
+    found = {}
+    for parts, path in modules(PACKAGE).items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign):
+                for name in ast.walk(ast.Tuple(node.targets)):
+                    if isinstance(name, ast.Name) and name.id.isupper() and name.id[0] != "_":
+                        found.setdefault(name.id, {})["/".join(parts)] = ast.unparse(node.value)
+    # What several modules of a folder say each of themselves.
+    several = {"STRIDE"}
+    for name, places in found.items():
+        if name not in several:
+            assert len(set(places.values())) == 1, (name, places)
+
+
+if __name__ == "__main__":
+    for what, value in summary(Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE).items():
+        print(f"{what:<24} {value}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convvae.cli import main
+from convvae.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "vae.md"
 

@@ -173,13 +173,13 @@ def report(
 ) -> None:
     """Print the result as one line of JSON.
 
-    Arguments:
+    Args:
         peer: Who was measured.
         job: What was asked.
         seconds: Time of the timed steps.
         setup_seconds: Time to read and resize images beforehand, to build and to compile.
         parameters: Trainable parameters.
-        loss: Squared error + KL an image, mean over the timed steps.
+        loss: Squared error + KL per image, mean over the timed steps.
         packages: Installed packages whose versions matter.
         precision: Number format of the training step.
         peak_rss_mib: Largest resident memory; of this process if absent.

@@ -16,8 +16,9 @@ import torch.distributed as dist
 from benchmarks.engine import CPU, model, settings
 from benchmarks.workers.common import SIDE, WARM_UP
 from convvae import runtime
-from convvae.captured import PlainStep
-from convvae.learner import Learner, Pace
+from convvae.training.cuda_graph import PlainStep
+from convvae.training.learner import Learner
+from convvae.training.schedules import StepSettings
 
 
 def average_gradients(learner: Learner, processes: int) -> None:
@@ -55,7 +56,11 @@ def main() -> None:
             dist.barrier()
             began = time.perf_counter()
         index = torch.randint(len(images), (batch,))
-        step(index, torch.randn(1, batch, config.latent_dims), Pace(config.lr, 1.0, number * batch))
+        step(
+            index,
+            torch.randn(1, batch, config.latent_dims),
+            StepSettings(config.lr, 1.0, number * batch),
+        )
     dist.barrier()
     print(time.perf_counter() - began)
 

@@ -2,8 +2,8 @@
 
 `load` finds the files of a published data set in a folder of yours, in the download cache, or on
 its mirrors, and checks every one of them; a folder, archive, array or table of yours is decoded
-once into a cache that is memory-mapped. `resize` brings images to the size of a model; `read_idx`
-reads the file format of MNIST.
+once into a cache that is memory-mapped. `stream` reads either a batch at a time. `resize` brings
+images to the size of a model; `read_idx` reads the file format of MNIST.
 
 The names below are imported when they are first used: processes that decode images need no torch.
 """
@@ -14,38 +14,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convvae.data.idx import read_idx
     from convvae.data.images import ImageSet, Split, fingerprint, fit, resize
-    from convvae.data.own import Preparation
-    from convvae.data.sources import NAMES, canonical, load, short_name, undivided
+    from convvae.data.own.load import Preparation
+    from convvae.data.published.idx import read_idx
+    from convvae.data.sources import (
+        NAMES,
+        canonical,
+        is_published,
+        load,
+        short_name,
+        stream,
+        undivided,
+    )
+    from convvae.data.streams import Images, Part, Stream
 
 __all__ = [
     "NAMES",
     "ImageSet",
+    "Images",
+    "Part",
     "Preparation",
     "Split",
+    "Stream",
     "canonical",
     "fingerprint",
     "fit",
+    "is_published",
     "load",
     "read_idx",
     "resize",
     "short_name",
+    "stream",
     "undivided",
 ]
 
 _HOMES = {
     "NAMES": "sources",
     "ImageSet": "images",
-    "Preparation": "own",
+    "Images": "streams",
+    "Part": "streams",
+    "Preparation": "own.load",
     "Split": "images",
+    "Stream": "streams",
     "canonical": "sources",
     "fingerprint": "images",
     "fit": "images",
+    "is_published": "sources",
     "load": "sources",
-    "read_idx": "idx",
+    "read_idx": "published.idx",
     "resize": "images",
     "short_name": "sources",
+    "stream": "sources",
     "undivided": "sources",
 }
 

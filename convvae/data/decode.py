@@ -25,10 +25,10 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from convvae.data.geometry import Size, centre, inside
 from convvae.errors import ImageSizeError
+from convvae.images.geometry import PILLOW_MODES, Size, centre, inside
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+FILE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"})
 """Names of files that are taken for images; in lower case."""
 MAX_FILE_BYTES = 1 << 28
@@ -37,7 +37,6 @@ MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's own limit, at which it only warns."""
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ALPHA = frozenset({"LA", "La", "RGBA", "RGBa", "PA"})
 _SIDEWAYS = 5
 """EXIF orientations from here on swap height and width."""
@@ -108,12 +107,12 @@ def decode(content: bytes, wanted: Wanted) -> np.ndarray:
         uint8 `[C, H, W]`.
 
     Raises:
-        UnreadableError: It is no such file, is damaged, or has more than `MAX_PIXELS`.
+        UnreadableError: it is no such file, is damaged, or has more than `MAX_PIXELS`.
     """
     if len(content) > MAX_FILE_BYTES:
         raise UnreadableError(f"a file of {len(content) >> 20} MiB is too large for an image")
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
+        with Image.open(BytesIO(content), formats=FILE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableError(
                     f"{image.height}x{image.width} pixels could be a decompression bomb"
@@ -133,8 +132,8 @@ def decode_as(content: bytes, wanted: Wanted, shape: tuple[int, int, int]) -> np
     A grey image among colour ones becomes RGB.
 
     Raises:
-        UnreadableError: As `decode`.
-        OtherShapeError: It has another shape, and `wanted` does not say how to change it.
+        UnreadableError: as `decode`.
+        OtherShapeError: it has another shape, and `wanted` does not say how to change it.
     """
     return as_shape(decode(content, wanted), shape)
 
@@ -143,7 +142,7 @@ def as_shape(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Pixels uint8 `[C, H, W]` in a shape that they must have, but that grey may become RGB.
 
     Raises:
-        OtherShapeError: They have another shape.
+        OtherShapeError: they have another shape.
     """
     if pixels.shape[0] == 1 and shape[0] == 3:
         pixels = np.repeat(pixels, 3, 0)
@@ -164,7 +163,7 @@ def from_array(pixels: np.ndarray, wanted: Wanted) -> np.ndarray:
         uint8 `[C, H, W]`.
 
     Raises:
-        UnreadableError: It would become a line of pixels.
+        UnreadableError: it would become a line of pixels.
     """
     height, width, channels = pixels.shape
     if wanted.size in (None, (height, width)) and wanted.channels in (None, channels):
@@ -220,13 +219,13 @@ def _with_channels(image: Image.Image, channels: int | None) -> Image.Image:
         image = Image.fromarray(high.astype(np.uint8))
     if channels is None:
         channels = 1 if mode in _GREY else 3
-    if image.mode == _MODES[channels]:
+    if image.mode == PILLOW_MODES[channels]:
         return image
     if mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA" if mode not in _GREY else "LA")
         if channels in (1, 3):
             image = _on_white(image)
-    return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+    return image if image.mode == PILLOW_MODES[channels] else image.convert(PILLOW_MODES[channels])
 
 
 def _on_white(image: Image.Image) -> Image.Image:

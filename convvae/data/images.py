@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 
-from convvae.data.geometry import Size, centre, inside
 from convvae.errors import ConfigError, CorruptDataError, ImageSizeError
+from convvae.images.geometry import Size, centre, inside
 from convvae.runtime import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+
 
 Split = Literal["train", "test"]
 
@@ -39,7 +40,7 @@ class ImageSet:
         fingerprint: Changes whenever the images do; None where they must be looked at.
 
     Raises:
-        CorruptDataError: There are not as many labels or names as images.
+        CorruptDataError: there are not as many labels or names as images.
     """
 
     images: Tensor
@@ -60,6 +61,16 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def splits(self) -> list[Split]:
+        """The split of each image."""
+        return [self.split] * len(self)
+
+    def batches(self, count: int) -> Iterator[tuple[Split, Tensor]]:
+        """At most so many images at a time, uint8 `[n, C, H, W]`, with their split, in order."""
+        for part in self.images.split(count):
+            yield self.split, part
 
     def take(self, rows: Tensor) -> ImageSet:
         """Some of the images, with what belongs to them.
@@ -119,8 +130,8 @@ def resize(images: Tensor, size: Size, *, crop: bool = False) -> Tensor:
         uint8 `[N, C, h, w]`; `images` itself when it already has that size.
 
     Raises:
-        ConfigError: A side of `size` is under 1.
-        ImageSizeError: The images are so long or so wide that they would become a line of pixels.
+        ConfigError: a side of `size` is under 1.
+        ImageSizeError: the images are so long or so wide that they would become a line of pixels.
     """
     height, width = size
     if min(height, width) < 1:
@@ -156,7 +167,7 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
         uint8 `[N, channels, H, W]`; `images` itself when it already has as many.
 
     Raises:
-        ConfigError: Other numbers of channels, which need an alpha that the images do not have.
+        ConfigError: other numbers of channels, which need an alpha that the images do not have.
     """
     have = images.shape[1]
     if have == channels:
@@ -187,7 +198,7 @@ def fit(images: ImageSet, size: tuple[int, int], channels: int) -> Tensor:
     """The images as a model takes them: resized, uint8 `[N, C, h, w]`.
 
     Raises:
-        ImageSizeError: The images have another number of channels.
+        ImageSizeError: the images have another number of channels.
     """
     if images.channels != channels:
         raise ImageSizeError(

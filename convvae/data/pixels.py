@@ -16,7 +16,7 @@ def to_unit(images: Tensor) -> Tensor:
 def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
     """Draw black or white pixels, white with probability v / 255 for a grey value v.
 
-    Arguments:
+    Args:
         images: uint8, shape [N, C, H, W], on the CPU.
         generator: Of the draws.
 
@@ -40,3 +40,19 @@ def binarize_once(images: Tensor, split: str, seed: int) -> Tensor:
 def binarize_generator(split: str, seed: int) -> torch.Generator:
     """The draws of `binarize_once`, for images that come in parts."""
     return runtime.generator(seed, f"binarize {split}")
+
+
+def is_binary(images: Tensor) -> bool:
+    """Whether every value is 0 or 255."""
+    return all(bool(((part == 0) | (part == 255)).all()) for part in images.split(1000))
+
+
+def mean_pixel(images: Tensor, rows: Tensor) -> Tensor:
+    """Mean intensity of each channel in [0, 1], shape [C].
+
+    Args:
+        images: uint8, shape [M, C, H, W].
+        rows: Places of those that count, int64 [N].
+    """
+    sums = torch.stack([images[part].sum((0, 2, 3)) for part in rows.split(1000)]).sum(0)
+    return (sums / (255 * len(rows) * images[0, 0].numel())).float()

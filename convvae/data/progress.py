@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _PLAIN_SECONDS = 10.0
 """Time between two lines, where there is no bar."""
@@ -71,3 +73,15 @@ class Count:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over so many images on a terminal, nothing elsewhere; call it with those just done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def image_shape(features: int, given: tuple[int, ...] | None) -> tuple[int, int, int]:
     """The shape (C, H, W) of the images that rows of so many features become.
 
-    Arguments:
+    Args:
         features: Values of a row, n.
         given: (H, W) or (C, H, W); None for the smallest square that holds a row.
 

@@ -5,22 +5,32 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 
-from convvae.data.colour import COLOUR, ColourSet, Labelled, read_colour
-from convvae.data.download import cache_folder, download
 from convvae.data.images import ImageSet, Split, resize, with_channels
-from convvae.data.own import Preparation, canonical_path, is_own, load_own
-from convvae.data.published import PUBLISHED, PublishedFile, PublishedSet, read_published
+from convvae.data.own.load import Preparation, canonical_path, is_own, load_own, load_parts
+from convvae.data.published.colour import COLOUR, ColourSet, Labelled, read_colour
+from convvae.data.published.download import cache_folder, download
+from convvae.data.published.idx import idx_rows
+from convvae.data.published.mnist import (
+    PUBLISHED,
+    PublishedFile,
+    PublishedSet,
+    read_published,
+    verify_published,
+)
+from convvae.data.streams import Part, Run, Stream
 from convvae.errors import ConfigError, MissingFolderError, UnknownDataError, did_you_mean
 from convvae.files import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
 
 NAMES: tuple[str, ...] = ("digits", *PUBLISHED, *COLOUR)
 """Names that `load` knows; they go before files and folders of the same name."""
@@ -46,7 +56,7 @@ def load(
       cropped digits): colour images of 32x32 pixels.
     - A folder of images, with sub-folders as labels; a zip or tar archive of them; `.npy`, `.npz`
       or idx arrays; a CSV or Parquet table of paths; `hf:owner/name[:split]`. They are decoded once
-      (see `decode`) into a cache (see `cache`) and divided by `prepare.split` (see `own.divide`).
+      (see `decode`) into a cache (see `cache`) and divided by `prepare.split` (see `load.divide`).
 
     The files of published sets are looked for in `data_dir`, or else in the folder that the
     environment names in CONVVAE_DATA, in these places, plain before `.gz`: `MNIST/raw`
@@ -69,12 +79,12 @@ def load(
         UnknownDataError: `name` is not known, or a file cannot be read.
         ConfigError: `split` is not known, or `limit` is under 1 or over the number of images.
         MissingFolderError: `data_dir` or the folder in CONVVAE_DATA is not a folder.
-        CorruptDataError: A file is not whole, or not of the format that its name says.
-        ChecksumError: A file found is another one than its name says, or a mirror served one.
-        DownloadError: No mirror could be reached.
-        ImageSizeError: Images of several sizes, and `prepare` chooses none.
-        MissingExtraError: An optional library is not installed.
-        OutputError: The cache cannot be written.
+        CorruptDataError: a file is not whole, or not of the format that its name says.
+        ChecksumError: a file found is another one than its name says, or a mirror served one.
+        DownloadError: no mirror could be reached.
+        ImageSizeError: images of several sizes, and `prepare` chooses none.
+        MissingExtraError: an optional library is not installed.
+        OutputError: the cache cannot be written.
     """
     _check_request(name, split, limit)
     if name not in NAMES:
@@ -86,11 +96,73 @@ def load(
         raise ConfigError(
             f"limit is {limit}, but {name} ({split}) has {len(found.images)} images; ask for fewer"
         )
-    # Copied, since the arrays are read-only views of a file's bytes.
+    whole = _image_set(found, name, split, limit)
+    return replace(whole, images=_prepared(whole.images, prepare))
+
+
+def stream(
+    name: str,
+    part: Part = "test",
+    *,
+    data_dir: Path | None = None,
+    prepare: Preparation = Preparation(),  # noqa: B008 - frozen
+) -> Stream:
+    """The images that `load` gives, read and prepared a batch at a time.
+
+    Memory does not grow with the number of images: idx files are read as they are needed, and
+    images of one's own lie in the cache. Of `digits`, and of the archives of CIFAR and SVHN, the
+    content is held, and only what is made of it is not.
+
+    Args:
+        name: As in `load`.
+        part: "train", "test", or "all": the test images, then the training images.
+        data_dir: As in `load`.
+        prepare: As in `load`.
+
+    Raises:
+        As `load`; what is wrong with a file's rows, when they are reached.
+    """
+    if name not in NAMES:
+        _check_known(name)
+        return Stream.of(load_parts(name, part, prepare), part)
+    if prepare.split != "auto":
+        raise ConfigError(f"{name} has test images of its own; leave out --split")
+    splits: tuple[Split, ...] = ("test", "train") if part == "all" else (part,)
+    if name not in PUBLISHED:
+        sets = [_image_set(_read(name, split, data_dir), name, split) for split in splits]
+        whole = Stream.of(sets, part)
+        runs = [replace(run, read=partial(_each, run.read, prepare)) for run in whole.runs]
+        return replace(whole, runs=tuple(runs))
+    published, folder = PUBLISHED[name], _named_folder(data_dir)
+    runs, labels = list[Run](), list[torch.Tensor]()
+    for split in splits:
+        images, numbers = (
+            (file, _find(published, file, folder)) for file in published.files(split)
+        )
+        verify_published(*images)
+        read = partial(_idx_images, images[1])
+        runs.append(Run(split, images[0].shape[0], partial(_each, read, prepare)))
+        labels.append(torch.tensor(read_published(*numbers), dtype=torch.int64))
+    return Stream(tuple(runs), torch.cat(labels), name, part, classes=published.classes)
+
+
+def _idx_images(path: Path, count: int) -> Iterator[torch.Tensor]:
+    """The grey images of an idx file, so many at a time."""
+    return (torch.from_numpy(rows[:, None]) for rows in idx_rows(path, count))
+
+
+def _each(
+    read: Callable[[int], Iterable[torch.Tensor]], prepare: Preparation, count: int
+) -> Iterator[torch.Tensor]:
+    """What is made of images that come so many at a time."""
+    return (_prepared(images, prepare) for images in read(count))
+
+
+def _image_set(found: Labelled, name: str, split: Split, limit: int | None = None) -> ImageSet:
+    """The first so many images of a split; copied: the arrays are read-only views of a file."""
     images = torch.tensor(found.images[:limit])
     labels = torch.tensor(found.labels[:limit], dtype=torch.int64)
-    prepared = ImageSet(images, labels, name, split, classes=found.classes)
-    return replace(prepared, images=_prepared(images, prepare))
+    return ImageSet(images, labels, name, split, classes=found.classes)
 
 
 def canonical(word: str) -> str:
@@ -101,6 +173,11 @@ def canonical(word: str) -> str:
 def undivided(word: str) -> str:
     """The rule of division by which every image is a test image: of published sets, their own."""
     return "auto" if word in NAMES else "none"
+
+
+def is_published(word: str) -> bool:
+    """Whether a word names a data set that comes with test images of its own."""
+    return word in NAMES
 
 
 def short_name(word: str) -> str:
@@ -117,16 +194,20 @@ def _prepared(images: torch.Tensor, prepare: Preparation) -> torch.Tensor:
 
 
 def _check_request(name: str, split: str, limit: int | None) -> None:
+    _check_known(name)
+    if split not in get_args(Split):
+        raise ConfigError(f"unknown split {split!r}: choose train or test")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}, but at least 1 image is needed")
+
+
+def _check_known(name: str) -> None:
     if name not in NAMES and not is_own(name):
         hint = did_you_mean(name, NAMES)
         raise UnknownDataError(
             f"no data set and no file or folder {name!r}{hint}; known are {', '.join(NAMES)}, "
             "paths, and hf:OWNER/NAME"
         )
-    if split not in get_args(Split):
-        raise ConfigError(f"unknown split {split!r}: choose train or test")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}, but at least 1 image is needed")
 
 
 def _read(name: str, split: Split, data_dir: Path | None) -> Labelled:

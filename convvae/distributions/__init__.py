@@ -1,13 +1,16 @@
 """The probability in a VAE: posteriors q(z|x), priors p(z), likelihoods p(x|z), and KL(q || p).
 
-In the style of `torch.distributions`, and always reduced to one number an image: `log_prob` sums
+In the style of `torch.distributions`, and always reduced to one number per image: `log_prob` sums
 over the latents or over the pixels, in nats. Random draws take their standard normal noise, or a
 generator, as an argument, so that everything here is a function of its arguments.
 """
 
+from convvae.distributions.colour import ColourLogistic
 from convvae.distributions.flows import ConditionalFlow, FlowPosterior, FlowPrior
+from convvae.distributions.gaussian import normal_kl, normal_log_density
+from convvae.distributions.heads import HEADS
+from convvae.distributions.kl import kl_divergence, kl_per_latent
 from convvae.distributions.likelihoods import (
-    HEADS,
     Bernoulli,
     ContinuousBernoulli,
     DiscretizedLogistic,
@@ -19,13 +22,7 @@ from convvae.distributions.likelihoods import (
     gaussian_log_prob,
     gaussian_squared_error,
 )
-from convvae.distributions.posteriors import (
-    DiagonalGaussian,
-    FullGaussian,
-    Posterior,
-    kl_divergence,
-    kl_per_latent,
-)
+from convvae.distributions.posteriors import DiagonalGaussian, FullGaussian, Posterior
 from convvae.distributions.priors import (
     FullMixture,
     GaussianMixture,
@@ -38,6 +35,7 @@ from convvae.distributions.priors import (
 __all__ = [
     "HEADS",
     "Bernoulli",
+    "ColourLogistic",
     "ConditionalFlow",
     "ContinuousBernoulli",
     "DiagonalGaussian",
@@ -61,4 +59,6 @@ __all__ = [
     "gaussian_squared_error",
     "kl_divergence",
     "kl_per_latent",
+    "normal_kl",
+    "normal_log_density",
 ]

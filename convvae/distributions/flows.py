@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +13,19 @@ from convvae.distributions.priors import Prior
 from convvae.errors import missing_extra
 
 if TYPE_CHECKING:
+    from zuko.flows.coupling import GeneralCouplingTransform
     from zuko.lazy import Flow
-    from zuko.transforms import ComposedTransform
+    from zuko.transforms import DependentTransform
 
-HIDDEN = (128, 128)
+
+FLOW_WIDTHS = (128, 128)
 """Widths of the hidden layers of every network in a flow."""
 
 
 class FlowPrior(Prior):
     r"""p(z) = N(f(z); 0, I) |det df/dz|, f a masked autoregressive flow of three affine layers.
 
-    Arguments:
+    Args:
         latent_dims: Number of latents D.
 
     Raises:
@@ -59,7 +62,7 @@ def masked_autoregressive_flow(latent_dims: int) -> Flow:
         from zuko.flows import MAF
     except ModuleNotFoundError as error:
         raise missing_extra("a normalising flow", "flows") from error
-    return MAF(latent_dims, transforms=3, hidden_features=HIDDEN)
+    return MAF(latent_dims, transforms=3, hidden_features=FLOW_WIDTHS)
 
 
 class FlowPosterior(Posterior):
@@ -67,20 +70,20 @@ class FlowPosterior(Posterior):
 
     log q(z|x) = log N(z0; mu, diag exp(logvar)) - log |det df/dz0| at z0 = f^-1(z).
 
-    Arguments:
+    Args:
         base: The Gaussian of z0.
         inverse: f^-1, which leads from z to z0.
 
     Source: Rezende & Mohamed 2015, https://arxiv.org/abs/1505.05770
     """
 
-    def __init__(self, base: DiagonalGaussian, inverse: ComposedTransform) -> None:
+    def __init__(self, base: DiagonalGaussian, inverse: Couplings) -> None:
         self.base = base
         self.inverse = inverse
 
     @property
-    def mean(self) -> Tensor:
-        """f(mu), shape [B, D]: the middle of q, as E[z] has no closed form."""
+    def location(self) -> Tensor:
+        """f(mu), shape [B, D]; E[z], which has no closed form, is another point."""
         return self._forward(self.base.mean)
 
     def rsample(self, eps: Tensor) -> Tensor:
@@ -95,9 +98,60 @@ class FlowPosterior(Posterior):
 
     def _forward(self, z0: Tensor) -> Tensor:
         with torch.autocast(z0.device.type, enabled=False):
-            z = self.inverse.inv(z0)
-            assert z is not None
-            return z
+            return self.inverse.inv(z0)
+
+
+class Coupling(NamedTuple):
+    """A layer: some latents are kept, and say how the others are scaled and shifted."""
+
+    network: GeneralCouplingTransform
+    kept: list[int]
+    changed: list[int]
+    order: list[int]
+    """Puts the kept and the changed, side by side, back into their places."""
+
+    @classmethod
+    def of(cls, network: GeneralCouplingTransform) -> Coupling:
+        """The layer of one of zuko's networks."""
+        mask = cast("Tensor", network.mask)
+        kept, changed = (where.nonzero().flatten().tolist() for where in (mask, ~mask))
+        return cls(network, kept, changed, torch.tensor(kept + changed).argsort().tolist())
+
+
+class Couplings:
+    """f^-1, layer by layer, with the networks of zuko's `RealNVP` and its parameters.
+
+    zuko's own transform searches its masks for their ones whenever it is made. A graph that does so
+    has axes of unknown length, and `torch.export.load` refuses it; here the places are numbers.
+
+    Args:
+        layers: From z to z0.
+        context: What all networks see, shape [B, S].
+    """
+
+    def __init__(self, layers: Sequence[Coupling], context: Tensor) -> None:
+        self.layers = layers
+        self.context = context
+
+    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z0 and log |det dz0/dz|, shapes [..., B, D] and [..., B]."""
+        log_det = torch.zeros((), device=z.device)
+        for layer in self.layers:
+            kept = z[..., layer.kept]
+            transform = cast("DependentTransform", layer.network.meta(self.context, kept))
+            changed, more = transform.call_and_ladj(z[..., layer.changed])
+            z, log_det = torch.cat((kept, changed), -1)[..., layer.order], log_det + more
+        return z, log_det
+
+    def inv(self, z0: Tensor) -> Tensor:
+        """z, shape [..., B, D]."""
+        for layer in reversed(self.layers):
+            kept = z0[..., layer.kept]
+            transform = layer.network.meta(self.context, kept)
+            changed = transform.inv(z0[..., layer.changed])
+            assert changed is not None
+            z0 = torch.cat((kept, changed), -1)[..., layer.order]
+        return z0
 
 
 class ConditionalFlow(nn.Module):
@@ -105,7 +159,7 @@ class ConditionalFlow(nn.Module):
 
     Both directions take one pass, so that drawing and scoring cost the same.
 
-    Arguments:
+    Args:
         latent_dims: Number of latents D, at least 2.
 
     Raises:
@@ -121,10 +175,12 @@ class ConditionalFlow(nn.Module):
         except ModuleNotFoundError as error:
             raise missing_extra("a flow posterior", "flows") from error
         self.flow = RealNVP(
-            latent_dims, context=2 * latent_dims, transforms=4, hidden_features=HIDDEN
+            latent_dims, context=2 * latent_dims, transforms=4, hidden_features=FLOW_WIDTHS
         )
+        networks = cast("list[GeneralCouplingTransform]", self.flow.transform.transforms)
+        self.layers = [Coupling.of(network) for network in networks]
 
     def forward(self, base: DiagonalGaussian) -> FlowPosterior:
         """The posterior whose Gaussian is `base`."""
         context = torch.cat((base.mu, base.logvar), -1)
-        return FlowPosterior(base, self.flow(context).transform)
+        return FlowPosterior(base, Couplings(self.layers, context))

@@ -1,8 +1,8 @@
 """Likelihoods p(x|z): what a decoder's raw output says of the pixels.
 
-A likelihood is always reduced to one number an image: `log_prob` sums over channels and pixels, in
+A likelihood is always reduced to one number per image: `log_prob` sums over channels and pixels, in
 nats. Pixels x are in [0, 1]; an 8-bit value v is x = v / 255. A *head* turns the raw output of a
-decoder, with `outputs` numbers a value of the image, into the likelihood.
+decoder, with `outputs` numbers per value of the image, into the likelihood.
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convvae.distributions import notebook
+from convvae.distributions import display
+from convvae.distributions.rounded import LEVELS, rounded_mean
 
 LOG_2PI = math.log(2 * math.pi)
-LEVELS = 256
-"""Values of an 8-bit pixel."""
 LOG_SCALE_RANGE = (-7.0, 3.0)
 """Logarithms of the scales of logistics are clamped to this range."""
 START_LOG_SCALE = -2.0
 """log b where the raw output is 0."""
 COMPONENTS = 5
 """Logistics of a mixture."""
+NORMALISER_SERIES = (
+    *(1 / 24, -1 / 2880, 1 / 181_440, -1 / 9_676_800),
+    *(1 / 479_001_600, -691 / 15_692_092_416_000),
+)
+"""A(l) = l / 2 + l^2 (1 / 24 - l^2 / 2880 + ...), B_2n / (2n (2n)!) with Bernoulli's numbers."""
+MEAN_SERIES = (
+    *(1 / 12, -1 / 720, 1 / 30_240, -1 / 1_209_600),
+    *(1 / 47_900_160, -691 / 1_307_674_368_000),
+)
+"""Its derivative, 1/2 + l (1 / 12 - l^2 / 720 + ...), B_2n / (2n)!."""
 
 
 class Likelihood(ABC):
@@ -50,7 +59,7 @@ class Likelihood(ABC):
 
     def _repr_png_(self) -> bytes:
         """The means, as a notebook shows them."""
-        return notebook.picture(self.mean)
+        return display.picture(self.mean)
 
 
 class Bernoulli(Likelihood):
@@ -80,29 +89,48 @@ class Bernoulli(Likelihood):
 
 
 class ContinuousBernoulli(Likelihood):
-    r"""p(x|z) = prod C(m) m^x (1 - m)^(1 - x) over x in [0, 1], with m = sigmoid(logits).
+    r"""p(x|z) = prod exp(x l - A(l)) over x in [0, 1], with A(l) = log((exp(l) - 1) / l), l logits.
 
-    The constant C(m) = 2 atanh(1 - 2m) / (1 - 2m) makes the Bernoulli expression a density.
+    The same as prod C(m) m^x (1 - m)^(1 - x) with m = sigmoid(l) and C = l / tanh(l / 2). Each
+    formula here is one that float32 keeps exact: with the distance from the end of [0, 1] at which
+    the density is highest, which leaves only exp(-|l|); and near l = 0 with the series of A.
 
     Source: Loaiza-Ganem & Cunningham 2019, https://arxiv.org/abs/1907.06845
     """
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        self._each = torch.distributions.ContinuousBernoulli(logits=logits, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
-        """E[x|z], which is not m, shape [..., C, H, W]."""
-        return self._each.mean
+        """E[x|z] = dA/dl = 1 / (1 - exp(-l)) - 1 / l, which is not m, shape [..., C, H, W]."""
+        is_small, magnitude = self._magnitude()
+        small = _polynomial(self.logits, is_small, MEAN_SERIES) * self.logits + 0.5
+        from_end = 1 / magnitude + torch.exp(-magnitude) / torch.expm1(-magnitude)
+        return torch.where(is_small, small, torch.where(self.logits > 0, 1 - from_end, from_end))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x|z) in nats, shape [...]."""
-        return _sum(self._each.log_prob(x))
+        is_small, magnitude = self._magnitude()
+        series = _polynomial(self.logits, is_small, NORMALISER_SERIES) * self.logits**2
+        small = (x - 0.5) * self.logits - series
+        from_end = torch.where(self.logits > 0, 1 - x, x)
+        large = magnitude.log() - (-torch.expm1(-magnitude)).log() - magnitude * from_end
+        return _sum(torch.where(is_small, small, large))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in [0, 1] on the CPU, shape [..., C, H, W]."""
-        return self._each.icdf(_uniform(self.logits, generator).to(self.logits.device)).cpu()
+        logits, u = self.logits.cpu().double(), _uniform(self.logits, generator).double()
+        # x of -l at u is 1 - x of l at 1 - u; beyond 1e-30 from zero, x is u to the last digit.
+        magnitude = logits.abs().clamp_min(1e-30)
+        rest = torch.where(logits > 0, 1 - u, u)
+        from_end = -torch.log1p(rest * torch.expm1(-magnitude)) / magnitude
+        return torch.where(logits > 0, 1 - from_end, from_end).float()
+
+    def _magnitude(self) -> tuple[Tensor, Tensor]:
+        """Where |l| < 1, and |l|, 1 in its place there: no formula divides by zero."""
+        is_small = self.logits.abs() < 1
+        return is_small, self.logits.abs().masked_fill(is_small, 1.0)
 
 
 class Gaussian(Likelihood):
@@ -110,7 +138,7 @@ class Gaussian(Likelihood):
 
     With variance 1/2 its negative logarithm is the squared error plus n/2 log(pi) for n pixels.
 
-    Arguments:
+    Args:
         mean: The means m, shape [..., C, H, W].
         variance: The variance of a pixel, in units of squared intensity.
     """
@@ -140,7 +168,7 @@ class Gaussian(Likelihood):
 class Laplace(Likelihood):
     r"""p(x|z) = prod exp(-|x - m| / b) / 2b, one scale b = sqrt(variance / 2) for all pixels.
 
-    Arguments:
+    Args:
         mean: The means m, shape [..., C, H, W].
         variance: The variance of a pixel, 2 b^2, in units of squared intensity.
     """
@@ -171,7 +199,7 @@ class DiscretizedLogistic(Likelihood):
     and s the sigmoid; the bin of v = 0 reaches to minus infinity, that of v = 255 to infinity. It
     sums to 1 over the levels, so that bits per dimension of 8-bit images are true.
 
-    Arguments:
+    Args:
         logits: Of the weights w, shape [..., C, H, W, M].
         locations: Of the logistics, m, in units of intensity, the same shape.
         log_scales: log b, the same shape.
@@ -187,36 +215,43 @@ class DiscretizedLogistic(Likelihood):
     @property
     def mean(self) -> Tensor:
         """E[x|z], shape [..., C, H, W]."""
-        # E[v] = sum over v >= 1 of P(V >= v), level by level to keep memory small.
-        total = torch.zeros_like(self.locations[..., 0])
-        for level in range(1, LEVELS):
-            edge = (level - 0.5) / (LEVELS - 1)
-            above = torch.sigmoid((self.locations - edge) * torch.exp(-self.log_scales))
-            total += (self.log_weights.exp() * above).sum(-1)
-        return total / (LEVELS - 1)
+        return (self.log_weights.exp() * logistic_mean(self.locations, self.log_scales)).sum(-1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log P(x|z) in nats, shape [...]; x in whole levels."""
-        x = x.unsqueeze(-1)
-        half, inverse = 0.5 / (LEVELS - 1), torch.exp(-self.log_scales)
-        upper = (x + half - self.locations) * inverse
-        lower = (x - half - self.locations) * inverse
-        # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)), without cancellation.
-        width = torch.log(-torch.expm1(-2 * half * inverse))
-        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + width
-        each = torch.where(x < half, F.logsigmoid(upper), inside)
-        each = torch.where(x > 1 - half, F.logsigmoid(-lower), each)
+        each = logistic_mass(x.unsqueeze(-1), self.locations, self.log_scales)
         return _sum((self.log_weights + each).logsumexp(-1))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""
         log_weights = self.log_weights.cpu()
-        gumbel = -torch.log(-torch.log(_uniform(log_weights, generator).clamp_min(1e-20)))
+        gumbel = -torch.log(-torch.log(_uniform(log_weights, generator)))
         chosen = (log_weights + gumbel).argmax(-1, keepdim=True)
         m = self.locations.cpu().gather(-1, chosen).squeeze(-1)
         b = self.log_scales.cpu().gather(-1, chosen).squeeze(-1).exp()
-        x = m + b * torch.logit(_uniform(m, generator), eps=1e-6)
+        x = m + b * torch.logit(_uniform(m, generator))
         return (x.clamp(0, 1) * (LEVELS - 1)).round() / (LEVELS - 1)
+
+
+def logistic_mass(x: Tensor, locations: Tensor, log_scales: Tensor) -> Tensor:
+    """log of the mass of a logistic in the bin of level x = v / 255, in nats, element by element.
+
+    The bin of v = 0 reaches to minus infinity, that of v = 255 to infinity.
+    """
+    half, inverse = 0.5 / (LEVELS - 1), torch.exp(-log_scales)
+    upper = (x + half - locations) * inverse
+    lower = (x - half - locations) * inverse
+    # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)), without cancellation.
+    width = torch.log(-torch.expm1(-2 * half * inverse))
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + width
+    each = torch.where(x < half, F.logsigmoid(upper), inside)
+    return torch.where(x > 1 - half, F.logsigmoid(-lower), each)
+
+
+def logistic_mean(locations: Tensor, log_scales: Tensor) -> Tensor:
+    """Mean of x = v / 255 under a logistic integrated over bins, element by element."""
+    levels = LEVELS - 1
+    return rounded_mean(levels * locations, levels * log_scales.exp()) / levels
 
 
 def gaussian_log_prob(squared_error: Tensor, pixels: int, variance: float | Tensor) -> Tensor:
@@ -235,16 +270,21 @@ class Head(nn.Module, ABC):
 
     The first C channels are the logits of the mean, or of the location, in every head.
 
-    Arguments:
+    Args:
         variance: Of a pixel, for those that have a fixed one.
     """
 
     outputs = 1
-    """Numbers of the raw output a value of the image."""
+    """Numbers of the raw output per value of the image."""
 
     def __init__(self, variance: float) -> None:
         super().__init__()
         self.fixed_variance = variance
+
+    @classmethod
+    def channels(cls, channels: int) -> int:
+        """Channels of the raw output for images of so many."""
+        return channels * cls.outputs
 
     @abstractmethod
     def forward(self, output: Tensor) -> Likelihood:
@@ -357,24 +397,24 @@ class MixtureHead(DiscretizedLogisticHead):
     components = COMPONENTS
 
 
-HEADS: dict[str, type[Head]] = {
-    "bernoulli": BernoulliHead,
-    "continuous-bernoulli": ContinuousBernoulliHead,
-    "gaussian": GaussianHead,
-    "gaussian-learned": LearnedGaussianHead,
-    "gaussian-optimal": OptimalGaussianHead,
-    "laplace": LaplaceHead,
-    "discretized-logistic": DiscretizedLogisticHead,
-    "discretized-logistic-mixture": MixtureHead,
-}
-"""The likelihoods by name."""
-
-
 def _sum(values: Tensor) -> Tensor:
     """Sum over C, H, W."""
     return values.sum((-3, -2, -1))
 
 
+def _polynomial(l: Tensor, within: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """c_0 + c_1 l^2 + c_2 l^4 + ...; of l = 0 where not `within`, as large powers overflow."""
+    square = l.masked_fill(~within, 0.0) ** 2
+    value = torch.full_like(square, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * square + coefficient
+    return value
+
+
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform draws on the CPU, of a tensor's shape."""
-    return torch.rand(like.shape, generator=generator)
+    """Uniform draws in (0, 1) on the CPU, of a tensor's shape.
+
+    torch draws multiples of 2^-24, zero among them, whose logarithm is not finite: a zero becomes
+    the middle of the 2^-24 that it stands for.
+    """
+    return torch.rand(like.shape, generator=generator).clamp_min(2**-25)

@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from convvae.distributions import notebook
-from convvae.distributions.priors import Prior, StandardNormal
+from convvae.distributions import display
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -19,8 +18,12 @@ class Posterior(ABC):
 
     @property
     @abstractmethod
-    def mean(self) -> Tensor:
-        """E[z], shape [B, D]."""
+    def location(self) -> Tensor:
+        """The latent that stands for an image, shape [B, D].
+
+        E[z] where q is a Gaussian. A flow's mean has no closed form: there it is f(mu), the image
+        of its Gaussian's mean, which is not E[z].
+        """
 
     @abstractmethod
     def rsample(self, eps: Tensor) -> Tensor:
@@ -31,14 +34,14 @@ class Posterior(ABC):
         """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
 
     def __repr__(self) -> str:
-        images, latents = self.mean.shape
+        images, latents = self.location.shape
         return f"{type(self).__name__}(q(z|x) of {images} images, {latents} latents)"
 
 
 class DiagonalGaussian(Posterior):
     r"""Posterior q(z|x) = N(z; mu, diag exp(logvar)).
 
-    Arguments:
+    Args:
         mu: Means, shape [B, D].
         logvar: Logarithms of the variances, shape [B, D].
 
@@ -54,10 +57,15 @@ class DiagonalGaussian(Posterior):
         """E[z], shape [B, D]."""
         return self.mu
 
+    @property
+    def location(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
     def rsample(self, eps: Tensor) -> Tensor:
         r"""Reparameterised draws z = mu + sigma eps with sigma = exp(logvar / 2).
 
-        Arguments:
+        Args:
             eps: Standard normal noise, shape [..., B, D].
 
         Returns:
@@ -75,7 +83,7 @@ class DiagonalGaussian(Posterior):
         return DiagonalGaussian(self.mu.detach(), self.logvar.detach())
 
     def _repr_html_(self) -> str:
-        return notebook.table("Posterior q(z|x)", self.mu, torch.exp(0.5 * self.logvar))
+        return display.table("Posterior q(z|x)", self.mu, torch.exp(0.5 * self.logvar))
 
 
 class FullGaussian(Posterior):
@@ -83,7 +91,7 @@ class FullGaussian(Posterior):
 
     The logarithm of its density needs no inverse: a triangular solve, and the sum of logvar.
 
-    Arguments:
+    Args:
         mu: Means, shape [B, D].
         logvar: Logarithms of the squared diagonal of L, shape [B, D].
         lower: The entries of N below the diagonal, row by row, shape [B, D (D - 1) / 2].
@@ -100,6 +108,11 @@ class FullGaussian(Posterior):
         return self.mu
 
     @property
+    def location(self) -> Tensor:
+        """E[z], shape [B, D]."""
+        return self.mu
+
+    @property
     def scale_tril(self) -> Tensor:
         """L, shape [B, D, D]."""
         batch, dims = self.mu.shape
@@ -111,7 +124,7 @@ class FullGaussian(Posterior):
     def rsample(self, eps: Tensor) -> Tensor:
         r"""Reparameterised draws z = mu + L eps.
 
-        Arguments:
+        Args:
             eps: Standard normal noise, shape [..., B, D].
 
         Returns:
@@ -131,42 +144,4 @@ class FullGaussian(Posterior):
 
     def _repr_html_(self) -> str:
         deviation = self.scale_tril.square().sum(-1).sqrt()
-        return notebook.table("Posterior q(z|x)", self.mu, deviation)
-
-
-def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
-    r"""The KL of each latent, -1/2 (1 + logvar - mu^2 - exp(logvar)), exactly.
-
-    Returns:
-        Nats, shape [B, D].
-
-    Source: Kingma & Welling 2014, appendix B, https://arxiv.org/abs/1312.6114
-    """
-    assert q.mu.shape[-1] == p.latent_dims
-    return -0.5 * (1 + q.logvar - q.mu**2 - torch.exp(q.logvar))
-
-
-def kl_divergence(q: Posterior, p: Prior, z: Tensor | None = None) -> Tensor:
-    r"""KL(q || p): exact for a Gaussian from the standard normal, else the mean over draws of q.
-
-    With L as in `FullGaussian`, the exact one is 1/2 (|L|_F^2 + |mu|^2 - D - sum_d logvar_d).
-
-    Arguments:
-        q: The posterior.
-        p: The prior.
-        z: Draws of q, shape [K, B, D]; needed where no closed form is known.
-
-    Returns:
-        Nats an image, shape [B].
-
-    Raises:
-        ValueError: draws are needed and absent.
-    """
-    if isinstance(p, StandardNormal) and isinstance(q, DiagonalGaussian):
-        return kl_per_latent(q, p).sum(-1)
-    if isinstance(p, StandardNormal) and isinstance(q, FullGaussian):
-        squares = q.scale_tril.square().sum((-2, -1)) + q.mu.square().sum(-1)
-        return 0.5 * (squares - q.mu.shape[-1] - q.logvar.sum(-1))
-    if z is None:
-        raise ValueError(f"KL({type(q).__name__} || {type(p).__name__}) needs draws of z")
-    return (q.log_prob(z) - p.log_prob(z)).mean(0)
+        return display.table("Posterior q(z|x)", self.mu, deviation)

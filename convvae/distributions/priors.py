@@ -15,7 +15,7 @@ LOG_2PI = math.log(2 * math.pi)
 class Prior(nn.Module, ABC):
     """A distribution p(z) over D latents.
 
-    Arguments:
+    Args:
         latent_dims: Number of latents D.
     """
 
@@ -69,7 +69,7 @@ class GaussianMixture(Prior, ABC):
 class LearnedMixture(GaussianMixture):
     """A mixture of Gaussians whose weights, means and variances are learned.
 
-    Arguments:
+    Args:
         latent_dims: Number of latents D.
         components: Number of components M.
     """
@@ -88,7 +88,7 @@ class LearnedMixture(GaussianMixture):
 class VampPrior(GaussianMixture):
     r"""p(z) = sum_m w_m q(z|u_m): the posteriors of learned pseudo-images u_m in [0, 1].
 
-    Arguments:
+    Args:
         latent_dims: Number of latents D.
         components: Number of components M.
         shape: Of an image, (C, H, W).
@@ -118,7 +118,7 @@ class VampPrior(GaussianMixture):
 class FullMixture(Prior):
     r"""p(z) = sum_m w_m N(z; mu_m, L_m L_m^T): a mixture that is given, not learned with a model.
 
-    Arguments:
+    Args:
         logw: log w, shape [M].
         mu: Means, shape [M, D].
         scale_tril: L, lower triangular, shape [M, D, D].

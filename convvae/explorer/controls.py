@@ -10,14 +10,14 @@ from typing import Any, cast, get_args
 from bokeh.layouts import column, row
 from bokeh.models import Button, Div, RadioButtonGroup, Select, Slider, Toggle
 
+from convvae.evaluation.latents import Projection, Route
 from convvae.explorer.drawing import SKIN
 from convvae.explorer.scene import Scene, Score
 from convvae.explorer.walk import Walk
-from convvae.latents import Projection, Route
 
 SLIDERS = 8
 """Sliders that are shown at a time."""
-COLUMNS = "repeat(auto-fill, minmax(220px, 1fr))"
+GRID_COLUMNS = "repeat(auto-fill, minmax(220px, 1fr))"
 """Of sliders: as many as there is room for."""
 LOOK, DECODE = 0, 1
 """What the pointer does on the map."""
@@ -39,7 +39,7 @@ PROJECTIONS: list[tuple[Projection, str]] = [
 class Controls:
     """All widgets of a page.
 
-    Arguments:
+    Args:
         scene: What the page shows.
     """
 
@@ -119,25 +119,26 @@ class Controls:
     def roots(self) -> list[Any]:
         """The layouts that the page's template places, by name."""
         buttons, gap = self.buttons, {"margin": 0, "stylesheets": [SKIN]}
+        wraps: dict[str, Any] = {**gap, "styles": {"flex-wrap": "wrap"}}
         turning = row(buttons["previous"], self.pager, buttons["next"], name="turning", **gap)
         turning.visible = self._scene.dims > SLIDERS
         return [
-            row(self.projection, self.horizontal, self.vertical, name="axes", **gap),
+            row(self.projection, self.horizontal, self.vertical, name="axes", **wraps),
             self.mode,
             column(
                 *self.sliders, name="sliders", sizing_mode="stretch_width",
-                styles={"display": "grid", "grid-template-columns": COLUMNS}, **gap,
+                styles={"display": "grid", "grid-template-columns": GRID_COLUMNS}, **gap,
             ),
             turning,
             row(
                 *[buttons[name] for name in ("random", "reset", "pick A", "pick B")],
                 *[buttons[name] for name in ("save picture", "copy")],
                 name="actions",
-                **gap,
+                **wraps,
             ),
             row(
                 self.tab, self.latent, self.route, self.invert, buttons["play"],
-                buttons["save strip"], name="tools", **gap,
+                buttons["save strip"], name="tools", **wraps,
             ),
             self.message,
             self.hint,
@@ -236,9 +237,9 @@ class Controls:
     def show_score(self, score: Score) -> None:
         """The numbers of the reader's image."""
         self.score.text = (
-            f"bound <b>{score.log_px - score.kl:,.1f} nats</b> = log p(x|z) {score.log_px:,.1f} "
-            f"− KL {score.kl:,.1f}; the squared error is larger than that of "
-            f"<b>{score.rank:.0%}</b> of the map's images"
+            f"bound <b>{score.bound:,.1f} nats</b> = log p(x|z) {score.bound + score.kl:,.1f} "
+            f"− KL {score.kl:,.1f}; the squared error, {score.squared_error:.4f}, is larger than "
+            f"that of <b>{score.rank:.0%}</b> of the map's images"
         )
 
     @contextmanager

@@ -14,19 +14,28 @@ from convvae.explorer.planes import Plane
 from convvae.explorer.tiles import packed
 
 COLOURS = (
-    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"),
-    *("#d55e00", "#b5a500", "#8c8c8c", "#9c5b3f", "#7b61c9"),
+    *(("#0072b2", "#4ba3e3"), ("#b85c00", "#f0ae2e"), ("#007a5a", "#22c08f")),
+    *(("#b0407f", "#e39ac6"), ("#007c92", "#7fd6e8"), ("#cc3311", "#ff8552")),
+    *(("#7a6a00", "#d8c93a"), ("#6a6a6a", "#b4b4b4"), ("#8a4a2f", "#d08f6e")),
+    ("#6a4fc0", "#a894ff"),
 )
-"""Of classes: Okabe and Ito's (2008), their yellow darkened and three added, for dark and light."""
+"""Of classes, on a light and on a dark ground: the hues of Okabe and Ito (2008) and three more, as
+dark or as light as it takes for a single dot to stand out, 3 to 1 (WCAG 2.2, 1.4.11)."""
+OPACITY = 0.75
+"""Of a dot: where many lie on one another it is darker."""
 MANY = 20
 """Classes that still have a colour and a place in the legend; above it one colour for all."""
 MARK = "#e6007e"
 """Of the marks on the map."""
-GREY = "#808790"
+INK_GREY = "#808790"
 """Of lines and words until the page says whether it is dark or light."""
-CAPTION = 18
-"""Height of the words under a picture, in pixels."""
-GAP = 8
+LINE = 18
+"""Height of a line of words under a picture, in pixels."""
+LETTER = 7
+"""Width to reckon with for a letter of these words, in pixels."""
+LETTERS = 32
+"""Letters of such a line, at most: as many as fit where a telephone makes the pictures smaller."""
+PICTURE_GAP = 8
 """Between pictures, in pixels."""
 
 SKIN = """
@@ -57,30 +66,45 @@ SKIN = """
 
 
 class Film:
-    """Pictures in a row, a line of words under each, as a canvas that is quick to draw anew.
+    """Pictures in a row, words under each, as a canvas that is quick to draw anew.
 
-    Arguments:
+    Args:
         name: Of the figure.
         slots: Pictures that there is room for.
         box: Largest side of a picture, in pixels of the page.
         shape: Height and width of the images.
+        lines: Of words under a picture.
+        shrinks: Whether it becomes smaller where it has no room; else its reader scrolls.
     """
 
-    def __init__(self, name: str, slots: int, box: int, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        box: int,
+        shape: tuple[int, int],
+        lines: int = 1,
+        *,
+        shrinks: bool = False,
+    ) -> None:
         scale = box / max(shape)
         # Whole multiples keep pixels square where they are large enough to be seen.
         scale = float(int(scale)) if scale >= 3 else scale
         self.height, self.width = (max(8, round(side * scale)) for side in shape)
         # Words need room even under a narrow picture.
-        self.pitch = max(self.width, 56) + GAP
+        self.pitch = box + PICTURE_GAP
         self.source = ColumnDataSource(self._columns([], []), name=f"{name} pictures")
-        across, down = slots * self.pitch - GAP, self.height + CAPTION
+        # Letters stay as large as they are where the pictures become smaller.
+        words = LINE * lines + (2 * PICTURE_GAP if shrinks else 0)
+        across, down = slots * self.pitch - PICTURE_GAP, self.height + words
         self.figure = figure(
             name=name,
-            frame_width=across,
-            frame_height=down,
+            width=across,
+            height=down,
+            sizing_mode="scale_width" if shrinks else "fixed",
+            max_width=across,
             x_range=Range1d(start=0, end=across),
-            y_range=Range1d(start=-CAPTION, end=self.height),
+            y_range=Range1d(start=-words, end=self.height),
             min_border=0,
             toolbar_location=None,
             tools="",
@@ -93,7 +117,7 @@ class Film:
         self.figure.grid.visible = False
         pictures = self.figure.image_rgba("image", "x", "y", "dw", "dh", source=self.source)
         pictures.glyph.update(origin="top_left", anchor="top_left")
-        words = self.figure.text(
+        captions = self.figure.text(
             "middle",
             -3,
             "words",
@@ -101,12 +125,12 @@ class Film:
             text_align="center",
             text_baseline="top",
             text_font_size="11px",
-            text_color=GREY,
+            text_color=INK_GREY,
         )
-        words.tags = ["faint"]
+        captions.tags = ["faint"]
 
     def show(self, cells: list[np.ndarray], words: list[str]) -> None:
-        """Show pictures uint8 [H, W, 4], and a line under each."""
+        """Show pictures uint8 [H, W, 4], and the words under each."""
         self.source.data = self._columns(cells, words)
 
     def slot(self, x: float) -> int:
@@ -115,7 +139,8 @@ class Film:
 
     def _columns(self, cells: list[np.ndarray], words: list[str]) -> dict[str, Any]:
         left = [
-            place * self.pitch + (self.pitch - GAP - self.width) / 2 for place in range(len(cells))
+            place * self.pitch + (self.pitch - PICTURE_GAP - self.width) / 2
+            for place in range(len(cells))
         ]
         return {
             "image": [packed(cell) for cell in cells],
@@ -124,14 +149,27 @@ class Film:
             "dw": [self.width] * len(cells),
             "dh": [self.height] * len(cells),
             "middle": [x + self.width / 2 for x in left],
-            "words": words,
+            "words": [self._fitted(text) for text in words],
         }
+
+    def _fitted(self, text: str) -> str:
+        """Words whose lines are no longer than there is room for."""
+        letters = min(self.pitch // LETTER, LETTERS)
+        return "\n".join(shortened(line, letters) for line in text.split("\n"))
+
+
+def shortened(text: str, letters: int) -> str:
+    """A text of at most so many letters: of a longer one the beginning and more of the end."""
+    if len(text) <= letters:
+        return text
+    end = 2 * (letters - 1) // 3
+    return f"{text[: letters - 1 - end]}…{text[-end:]}"
 
 
 class Map:
     """The images as points of a plane, a colour a class, with marks on top.
 
-    Arguments:
+    Args:
         plane: Where the points are.
         labels: Classes, int64 [N]; None where there are none.
         name: What a class is called.
@@ -182,17 +220,19 @@ class Map:
 
     def _dots(self, source: ColumnDataSource, place: int, name: str | None) -> Any:  # noqa: ANN401
         words: dict[str, Any] = {"legend_label": name} if name is not None else {}
-        return self.figure.scatter(
+        light, dark = COLOURS[place % len(COLOURS)]
+        dots = self.figure.scatter(
             "x",
             "y",
             source=source,
             size=5,
-            alpha=0.55,
+            alpha=OPACITY,
             line_color=None,
-            fill_color=COLOURS[place % len(COLOURS)],
-            nonselection_alpha=0.55,
+            fill_color=light,
             **words,
         )
+        dots.tags = [light, dark]  # for the page, which knows whether it is dark
+        return dots
 
     def _words(self) -> None:
         """Names of the classes at their middles; marks on a layer that is drawn by itself."""
@@ -220,7 +260,7 @@ class Map:
                 spacing=0,
                 margin=4,
                 label_text_font_size="12px",
-                label_text_color=GREY,
+                label_text_color=INK_GREY,
                 glyph_width=14,
                 glyph_height=14,
                 background_fill_alpha=0.0,

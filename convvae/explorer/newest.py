@@ -17,7 +17,7 @@ class Newest:
     A pointer moves sixty times a second. Were every place decoded, a slow model would still be
     showing places that the pointer left seconds ago.
 
-    Arguments:
+    Args:
         executor: Where the work is done.
         later: Brings the result back to the page's thread.
     """

@@ -19,20 +19,18 @@ from bokeh.model import Model
 from bokeh.models import ColumnDataSource, CustomJS
 from torch import Tensor
 
-from convvae.data.decode import Wanted
 from convvae.errors import ConvvaeError
+from convvae.evaluation.latents import traversal
 from convvae.explorer.controls import BETWEEN, DECODE, LOOK, OWN, WALK, Controls
 from convvae.explorer.drawing import Film, Map
 from convvae.explorer.newest import Newest
 from convvae.explorer.scene import Scene
 from convvae.explorer.tiles import png, strip
-from convvae.explorer.upload import read_image
-from convvae.explorer.walk import STEPS, Tile, Walk
-from convvae.latents import traversal
+from convvae.explorer.walk import STRIP_POINTS, Tile, Walk
 
 NEAREST = 6
 """Nearest real images that are shown."""
-FRAMES = 25
+WALK_FRAMES = 25
 """Frames of an animation in one direction."""
 FRAME_MS = 80
 """Time between two frames."""
@@ -45,7 +43,7 @@ NUDGE = 1 / 30
 class Page:
     """One browser tab's page.
 
-    Arguments:
+    Args:
         doc: Bokeh's document of the tab.
         scene: What to show; shared by all tabs, never changed.
         quick: A thread for pictures.
@@ -57,9 +55,10 @@ class Page:
         self.controls = Controls(scene)
         self.map = Map(self.walk.plane, scene.labels, scene.class_name)
         shape = (scene.images.shape[2], scene.images.shape[3])
-        self.pair = Film("pair", 2, 256, shape)
-        self.nearest = Film("nearest", NEAREST, 80, shape)
-        self.strip = Film("strip", STEPS, 100, shape)
+        lines = 1 if scene.labels is None and scene.names is None else 2
+        self.pair = Film("pair", 2, 256, shape, lines, shrinks=True)
+        self.nearest = Film("nearest", NEAREST, 80, shape, lines)
+        self.strip = Film("strip", STRIP_POINTS, 100, shape)
         later = doc.add_next_tick_callback
         self._pictures, self._rest = Newest(quick, later), Newest(quick, later)
         self._slow = Newest(slow, later)
@@ -117,7 +116,7 @@ class Page:
             "pick B": lambda: self._pick("B"),
             "play": self._play,
             "save picture": lambda: self._save(self.pair, 1, "picture"),
-            "save strip": lambda: self._save(self.strip, STEPS, "strip"),
+            "save strip": lambda: self._save(self.strip, STRIP_POINTS, "strip"),
             "copy": self._copy,
             "previous": lambda: self._turn(-1),
             "next": lambda: self._turn(1),
@@ -323,9 +322,9 @@ class Page:
 
     def _path(self) -> Tensor | None:
         if self.controls.tab.active == BETWEEN:
-            return self.walk.path(FRAMES, self.controls.chosen_route)
+            return self.walk.path(WALK_FRAMES, self.controls.chosen_route)
         bounds = torch.stack([self.scene.low, self.scene.high])
-        return traversal(self.walk.z, torch.tensor([self.walk.selected]), bounds, FRAMES)[0]
+        return traversal(self.walk.z, torch.tensor([self.walk.selected]), bounds, WALK_FRAMES)[0]
 
     def _stop(self) -> None:
         if self._playing is not None:
@@ -377,16 +376,10 @@ class Page:
         self._slow.ask(lambda: self._score(content, invert), self._scored)
 
     def _score(self, content: bytes, invert: bool) -> Any:  # noqa: ANN401
-        config = self.scene.vae.config
-        wanted = Wanted(config.image_size, config.channels, self.scene.crop)
         try:
-            image = read_image(content, wanted)
+            return self.scene.score(self.scene.read(content, invert=invert))
         except ConvvaeError as error:
             return error
-        if invert:
-            colours = config.channels - (config.channels in (2, 4))
-            image[:colours] = 255 - image[:colours]
-        return self.scene.score(image)
 
     def _scored(self, found: Any) -> None:  # noqa: ANN401
         if isinstance(found, ConvvaeError):

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-NEIGHBOURS = 5
+NEAREST_POINTS = 5
 """Images whose latents are averaged where a map has no inverse."""
 
 
@@ -33,7 +33,7 @@ class Plane(Protocol):
 class TwoLatents:
     """Two latents as they are.
 
-    Arguments:
+    Args:
         mean: Latents of the images, shape [N, D].
         horizontal: Latent of the horizontal axis.
         vertical: Latent of the vertical axis.
@@ -60,7 +60,7 @@ class TwoLatents:
 class OneLatent:
     """A single latent; the images are spread over the height so that they do not hide each other.
 
-    Arguments:
+    Args:
         mean: Latents of the images, shape [N, 1].
         labels: Classes, int64 [N]; each gets a band of its own.
     """
@@ -88,7 +88,7 @@ class OneLatent:
 class Principal:
     """The two directions in which the latents vary most.
 
-    Arguments:
+    Args:
         mean: Latents of the images, shape [N, D].
         points: Their principal components, shape [N, 2].
     """
@@ -116,7 +116,7 @@ class Principal:
 class Embedding:
     """A map that keeps neighbours together and has no inverse: t-SNE or UMAP.
 
-    Arguments:
+    Args:
         mean: Latents of the images on the map, shape [N, D].
         points: Where they are on it, shape [N, 2].
         name: Of the method.
@@ -128,7 +128,7 @@ class Embedding:
         self.axes: tuple[str, str] = (f"{name} 1", f"{name} 2")
         self.note: str = (
             f"{name} keeps neighbours together; distances mean nothing. It cannot be inverted: "
-            f"decoding takes the mean of the {min(NEIGHBOURS, len(mean))} nearest images."
+            f"decoding takes the mean of the {min(NEAREST_POINTS, len(mean))} nearest images."
         )
 
     def place(self, z: Tensor) -> Tensor:
@@ -140,6 +140,6 @@ class Embedding:
         return self._blend(torch.cdist(point[None], self.points)[0], self._mean)
 
     def _blend(self, distances: Tensor, values: Tensor) -> Tensor:
-        near = distances.topk(min(NEIGHBOURS, len(distances)), largest=False)
+        near = distances.topk(min(NEAREST_POINTS, len(distances)), largest=False)
         weights = 1 / (near.values + 1e-6)
         return (weights[:, None] * values[near.indices]).sum(0) / weights.sum()

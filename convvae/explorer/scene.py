@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from convvae import evaluate, latents, runtime
-from convvae.data.pixels import to_unit
-from convvae.evaluate import image_terms, reconstruct
+from convvae import runtime
+from convvae.data import ImageSet
+from convvae.data.decode import Wanted
+from convvae.data.pixels import binarize_once, to_unit
+from convvae.evaluation import latents
+from convvae.evaluation.encode import decode, encode
+from convvae.evaluation.reconstruction import reconstruct
 from convvae.explorer.planes import Embedding, OneLatent, Plane, Principal, TwoLatents
-from convvae.model import VAE
-from convvae.sheets import to_uint8
+from convvae.explorer.upload import read_image
+from convvae.images.sheets import to_uint8
+from convvae.model.vae import VAE
 
 EMBEDDED = 3_000
 """Images that t-SNE and UMAP place: they take about 10 seconds for so many."""
-SCORE_DRAWS = 16
-"""Draws of z behind the bound of an image of the user's."""
+ROUNDING = 1e-5
+"""Relative difference below which two squared errors are the same: a batch's size rounds them."""
 
 
 class Score(NamedTuple):
-    """What the model makes of one image."""
+    """What the model makes of one image: the numbers of `encode.encode` at seed 0."""
 
     image: Tensor
     """uint8 [C, H, W]."""
     reconstruction: Tensor
-    """uint8 [C, H, W], decoded from the posterior's mean."""
+    """uint8 [C, H, W], decoded from the posterior's location."""
     z: Tensor
-    """The posterior's mean, shape [D]."""
+    """The posterior's location, shape [D]."""
     error: Tensor
     """|image - reconstruction|, mean over the channels, shape [H, W], in [0, 1]."""
-    log_px: float
-    """Nats."""
+    bound: float
+    """Evidence lower bound by one draw of z, in nats."""
     kl: float
-    """Nats."""
+    """KL(q(z|x) || p(z)), in nats."""
+    squared_error: float
+    """Mean over the values, in [0, 1]."""
     rank: float
     """Share of the images on the map whose reconstruction has a smaller squared error."""
 
@@ -43,33 +49,37 @@ class Score(NamedTuple):
 class Scene:
     """A model and images in its latent space.
 
-    Arguments:
+    Args:
         vae: The model.
-        images: uint8 [N, C, H, W], as the model takes them.
-        labels: Classes, int64 [N]; None where there are none.
+        shown: The images as the model takes them, with their classes and names.
         title: What it is, for the reader.
-        names: What label i is called; its number if absent.
         crop: Whether the images were cut to the model's aspect, as one of the user's then is.
+        binarize_seed: Of the black or white pixels of a model of such images, else None.
     """
 
     def __init__(
         self,
         vae: VAE,
-        images: Tensor,
-        labels: Tensor | None,
+        shown: ImageSet,
         title: str,
-        names: Sequence[str] | None = None,
+        *,
         crop: bool = False,
+        binarize_seed: int | None = None,
     ) -> None:
         self.vae = vae
-        self.images = images
-        self.labels = labels
-        self.names = names
-        self.crop = crop
+        self.images = shown.images
+        """uint8 [N, C, H, W]."""
+        self.labels = shown.labels
+        """Classes, int64 [N]; None where there are none."""
+        self.names = shown.names
+        """What each image is called; None where the source numbers its images."""
         self.title = title
-        codes = latents.encode(vae, images)
+        self._called = shown.classes
+        self._wanted = Wanted(vae.config.image_size, vae.config.channels, crop)
+        self._binarize_seed = binarize_seed
+        codes = latents.encode(vae, shown.images)
         self.mean = codes.mean
-        """Posterior means, shape [N, D]."""
+        """Locations of the posteriors, shape [N, D]."""
         self.order: list[int] = codes.order.tolist()
         """Latents, the most informative first."""
         self.kl = codes.kl
@@ -97,7 +107,18 @@ class Scene:
 
     def class_name(self, label: int) -> str:
         """What a class is called."""
-        return str(label) if self.names is None else self.names[label]
+        return str(label) if self._called is None else self._called[label]
+
+    def kind(self, index: int) -> str:
+        """The class of an image in words; empty without labels."""
+        if self.labels is None:
+            return ""
+        name = self.class_name(int(self.labels[index]))
+        return f"class {name}" if self._called is None else name
+
+    def image_name(self, index: int) -> str:
+        """What an image is called: its file, or its number on the map."""
+        return f"{index:,}" if self.names is None else self.names[index]
 
     def informative(self) -> Plane:
         """The plane of the two most informative latents, or of the only one."""
@@ -124,7 +145,7 @@ class Scene:
 
     def decode(self, z: Tensor) -> Tensor:
         """Images uint8 [..., C, H, W] of latents z [..., D]: the means of p(x|z)."""
-        return to_uint8(latents.decode(self.vae, z))
+        return to_uint8(decode(self.vae, z))
 
     def reconstruct(self, index: int) -> Tensor:
         """The reconstruction of an image of the map, uint8 [C, H, W]."""
@@ -135,26 +156,45 @@ class Scene:
         return self.vae.prior.sample(1, runtime.generator(seed, "explore", number))[0].detach()
 
     def nearest(self, z: Tensor, count: int) -> list[int]:
-        """Images whose posterior means are nearest to z [D], the nearest first."""
+        """Images whose locations are nearest to z [D], the nearest first."""
         distances = torch.cdist(z[None], self.mean)[0]
         return distances.topk(min(count, len(distances)), largest=False).indices.tolist()
 
+    def read(self, content: bytes, *, invert: bool = False) -> Tensor:
+        """An image file of the user's as the model takes it, uint8 [C, H, W].
+
+        Prepared as `convvae encode` prepares a folder with this one file.
+
+        Args:
+            content: The file.
+            invert: Make light what is dark; transparency is left.
+
+        Raises:
+            ImageSizeError: the file or its image is larger than what is decoded, or it is a line.
+            CorruptDataError: it is no image, or a damaged one.
+        """
+        image = read_image(content, self._wanted)
+        if invert:
+            colours = len(image) - (len(image) in (2, 4))
+            image[:colours] = 255 - image[:colours]
+        if self._binarize_seed is None:
+            return image
+        return binarize_once(image[None], "test", self._binarize_seed)[0]
+
     def score(self, image: Tensor) -> Score:
         """What the model makes of an image, uint8 [C, H, W]."""
-        x = image[None]
-        mean = evaluate.latents(self.vae, x)[0][0]
-        decoded = reconstruct(self.vae, x)
-        difference = (decoded - to_unit(x)).abs()[0]
-        terms = image_terms(self.vae, x, seed=0, mc_samples=SCORE_DRAWS)
-        error = difference.square().mean()
+        found = encode(self.vae, image[None], seed=0)
+        decoded = reconstruct(self.vae, image[None])
+        error = float(found.squared_error)
         return Score(
             image,
             to_uint8(decoded)[0],
-            mean,
-            difference.mean(0),
-            float(terms.log_px),
-            float(terms.kl),
-            float((self.squared_errors < error).float().mean()),
+            found.mu[0],
+            (decoded - to_unit(image[None])).abs()[0].mean(0),
+            float(found.bound),
+            float(found.kl),
+            error,
+            float((self.squared_errors < error * (1 - ROUNDING)).float().mean()),
         )
 
     @property

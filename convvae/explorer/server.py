@@ -74,7 +74,7 @@ class Refused(RequestHandler):
 class Guarded(BokehTornado):
     """Bokeh's server application behind `refusal`.
 
-    Arguments:
+    Args:
         application: What to serve.
         port: Where.
         token: First part of every path.
@@ -128,7 +128,7 @@ def listen(port: int) -> socket.socket:
 def serve(scene: Scene, listening: socket.socket, ready: Callable[[str], None]) -> None:
     """Serve a page until Ctrl-C or SIGTERM.
 
-    Arguments:
+    Args:
         scene: What to show.
         listening: Where, from `listen`.
         ready: Called with the page's address when it can be opened.

@@ -17,18 +17,18 @@ from bokeh.resources import Resources
 from PIL import Image
 from torch import Tensor
 
-from convvae.evaluate import reconstruct
+from convvae.evaluation.reconstruction import reconstruct
 from convvae.explorer.drawing import Map
 from convvae.explorer.planes import Plane
 from convvae.explorer.scene import Scene
 from convvae.explorer.templates import template
 from convvae.explorer.tiles import rgba
 from convvae.files import write_text
-from convvae.sheets import to_uint8
+from convvae.images.sheets import to_uint8
 
-LARGEST = 8_000_000
+MAX_PAGE_BYTES = 8_000_000
 """Bytes that a page may have."""
-SIDE = 32
+TILE_SIDE = 32
 """Largest side of a picture inside the page, in pixels: thousands of them must fit."""
 GRID = 21
 """Pictures of the manifold in each direction."""
@@ -48,7 +48,7 @@ def write(scene: Scene, path: Path) -> int:
     count = len(scene.images)
     decoded = to_uint8(reconstruct(scene.vae, scene.images))
     text = _page(scene, decoded, count)
-    while len(text.encode()) > LARGEST and count > 1:
+    while len(text.encode()) > MAX_PAGE_BYTES and count > 1:
         count = count // 2
         text = _page(scene, decoded, count)
     write_text(path, text)
@@ -65,10 +65,11 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
     script, place = components(chart.figure)
     frame = chart.frame()
     points = plane.points[:count]
-    facts = {
+    metadata = {
         "count": count,
         "points": _packed(points),
-        "labels": None if labels is None else [scene.class_name(i) for i in labels.tolist()],
+        "names": [scene.image_name(place) for place in range(count)],
+        "kinds": [scene.kind(place) for place in range(count)],
         "frame": frame,
         "grid": GRID,
         "tile": _tile(scene.images).shape[-2:],
@@ -80,7 +81,7 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
         scene=scene,
         count=count,
         # Inside a script, nothing may look like its end.
-        facts=json.dumps(facts).replace("<", "\\u003c"),
+        metadata=json.dumps(metadata).replace("<", "\\u003c"),
         resources=Resources(mode="inline", components=["bokeh"]).render_js(),
         chart=place,
         script=script,
@@ -107,9 +108,9 @@ def _packed(points: Tensor) -> str:
 
 
 def _tile(images: Tensor) -> Tensor:
-    """Images no larger than `SIDE`."""
+    """Images no larger than `TILE_SIDE`."""
     height, width = images.shape[-2:]
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, TILE_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
 

@@ -14,9 +14,9 @@ from convvae.errors import CorruptDataError, ImageSizeError
 
 MAX_BYTES = 20 * 2**20
 """Largest file that is looked at."""
-MAX_PIXELS = 50_000_000
+UPLOAD_PIXELS = 50_000_000
 """Largest image that is decoded: a camera's photograph, and not a bomb of a few bytes."""
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are decoded: those that browsers show."""
 
 
@@ -25,7 +25,7 @@ def read_image(content: bytes, wanted: Wanted) -> Tensor:
 
     Nothing is written to disk.
 
-    Arguments:
+    Args:
         content: The file.
         wanted: Size and channels of the model's images, and whether they were cropped.
 
@@ -61,7 +61,7 @@ def _check_size(content: bytes) -> None:
         CorruptDataError: it is no image that a browser shows.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as picture:
             width, height = picture.size
     except Image.UnidentifiedImageError as error:
         raise CorruptDataError(
@@ -70,13 +70,13 @@ def _check_size(content: bytes) -> None:
     except Image.DecompressionBombError as error:
         # Pillow's own limit, which lies above ours.
         raise ImageSizeError(
-            f"the image has far more than the {MAX_PIXELS:,} pixels that are taken; choose a "
+            f"the image has far more than the {UPLOAD_PIXELS:,} pixels that are taken; choose a "
             "smaller one"
         ) from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise CorruptDataError(f"the image is damaged ({error}); choose another copy") from error
-    if width * height > MAX_PIXELS:
+    if width * height > UPLOAD_PIXELS:
         raise ImageSizeError(
-            f"the image has {width}x{height} pixels, and at most {MAX_PIXELS:,} are taken; "
+            f"the image has {width}x{height} pixels, and at most {UPLOAD_PIXELS:,} are taken; "
             "choose a smaller one"
         )

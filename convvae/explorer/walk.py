@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convvae.evaluation.latents import Route, interpolation, traversal
 from convvae.explorer.planes import Plane
 from convvae.explorer.scene import Scene, Score
 from convvae.explorer.tiles import heat, rgba
-from convvae.latents import Route, interpolation, traversal
 
-STEPS = 11
+STRIP_POINTS = 11
 """Pictures of a strip."""
 
 
@@ -23,6 +23,7 @@ class Tile(NamedTuple):
     pixels: np.ndarray
     """uint8 [H, W, 4]."""
     words: str
+    """One line or two."""
     z: Tensor
     """Shape [D]."""
 
@@ -30,7 +31,7 @@ class Tile(NamedTuple):
 class Walk:
     """A place in the latent space, and the things that were picked on the way.
 
-    Arguments:
+    Args:
         scene: Where to walk.
     """
 
@@ -81,13 +82,13 @@ class Walk:
         index = self.scene.nearest(z, 1)[0] if index is None else index
         return [
             Tile(rgba(self.scene.decode(z)), "decoded" if nearest else "its reconstruction", z),
-            self._real(index, "nearest real image: " if nearest else "real image: "),
+            self._real(index, "nearest real image" if nearest else "real image"),
         ]
 
     def pointed(self, point: Tensor, spread: Tensor, hidden: list[int]) -> int | None:
         """The image of the map that is nearest to a point.
 
-        Arguments:
+        Args:
             point: Shape [2], in the plane.
             spread: Width and height of the map that are seen, shape [2].
             hidden: Classes that are not seen.
@@ -106,15 +107,15 @@ class Walk:
     def traversal(self) -> list[Tile]:
         """The selected latent from its lowest to its highest value, all others as they are."""
         bounds = torch.stack([self.scene.low, self.scene.high])
-        z = traversal(self.z, torch.tensor([self.selected]), bounds, STEPS)[0]
+        z = traversal(self.z, torch.tensor([self.selected]), bounds, STRIP_POINTS)[0]
         return self._tiles(z, [f"{float(point[self.selected]):+.2f}" for point in z])
 
     def between(self, route: Route) -> list[Tile]:
         """From A to B; nothing before both are picked."""
-        z = self.path(STEPS, route)
+        z = self.path(STRIP_POINTS, route)
         if z is None:
             return []
-        words = [f"{place / (STEPS - 1):.0%}" for place in range(STEPS)]
+        words = [f"{place / (STRIP_POINTS - 1):.0%}" for place in range(STRIP_POINTS)]
         return self._tiles(z, ["A", *words[1:-1], "B"])
 
     def path(self, steps: int, route: Route) -> Tensor | None:
@@ -130,15 +131,20 @@ class Walk:
         return [
             Tile(rgba(self.own.image), "your image", self.own.z),
             Tile(rgba(self.own.reconstruction), "reconstruction", self.own.z),
-            Tile(heat(self.own.error, top), f"error, 0 to {top:.2f}", self.own.z),
+            Tile(heat(self.own.error, top), f"error ≤ {top:.2f}", self.own.z),
         ]
 
     def _tiles(self, z: Tensor, words: list[str]) -> list[Tile]:
         images = self.scene.decode(z)
         return [Tile(rgba(x), text, at) for x, text, at in zip(images, words, z, strict=True)]
 
-    def _real(self, index: int, before: str = "") -> Tile:
-        labels = self.scene.labels
-        label = "" if labels is None else f", class {self.scene.class_name(int(labels[index]))}"
-        words = f"{before}{index:,}{label}"
-        return Tile(rgba(self.scene.images[index]), words, self.scene.mean[index])
+    def _real(self, index: int, what: str = "") -> Tile:
+        """An image of the map with its name and class; and what it is, where that is not plain."""
+        scene, name, kind = self.scene, self.scene.image_name(index), self.scene.kind(index)
+        if scene.names is None:
+            lines = [f"{what} {name}".strip(), kind]
+        elif what:
+            lines = [", ".join(filter(None, (what, kind))), name]
+        else:
+            lines = [name.rpartition("/")[2], kind]
+        return Tile(rgba(scene.images[index]), "\n".join(filter(None, lines)), scene.mean[index])

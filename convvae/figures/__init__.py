@@ -8,10 +8,10 @@ colour-blind readers, and nothing is told by colour alone. Matplotlib is importe
 from convvae.figures.curves import information, training_curves
 from convvae.figures.pictures import class_means, extremes, reconstructions, samples
 from convvae.figures.space import interpolations, manifold, scatter, traversals
-from convvae.figures.style import FORMATS, INK, PALETTE, number, png, save_figure, svg
+from convvae.figures.style import FIGURE_FORMATS, INK, PALETTE, number, png, save_figure, svg
 
 __all__ = [
-    "FORMATS",
+    "FIGURE_FORMATS",
     "INK",
     "PALETTE",
     "class_means",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 _LABELS = {
     "validation": ("training, mean of the epoch", "validation"),
     "test": ("training, mean of the epoch", "test images"),
@@ -89,7 +90,7 @@ def _large_number(value: float, _place: int) -> str:
 def information(values: Tensor, order: Tensor, quantity: str, mark: float | None = None) -> Figure:
     """A bar a latent, the largest first.
 
-    Arguments:
+    Args:
         values: Shape [D].
         order: Latents in the order to show them, int64 [D].
         quantity: What the values are, with their unit.

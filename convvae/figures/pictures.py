@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from convvae.figures.style import WIDTH, Tiling, cell_inches, new_figure, styled, tile
-from convvae.sheets import to_rgba
+from convvae.images.sheets import to_rgba
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 LONGEST = 14
 """Characters of a class's name in a title; longer ones end in an ellipsis."""
@@ -24,7 +25,7 @@ LEGIBLE = 8.0
 def reconstructions(originals: Tensor, copies: Tensor, titles: Sequence[str] = ()) -> Figure:
     """Originals over their reconstructions, in rows of ten, titled.
 
-    Arguments:
+    Args:
         originals: uint8, or float in [0, 1], shape [N, C, H, W].
         copies: The same shape.
         titles: One for each image, such as its label; or none.
@@ -36,7 +37,7 @@ def reconstructions(originals: Tensor, copies: Tensor, titles: Sequence[str] = (
 def samples(images: Tensor) -> Figure:
     """Images in a square grid.
 
-    Arguments:
+    Args:
         images: uint8, or float in [0, 1], shape [N, C, H, W].
     """
     columns = max(1, round((len(images) * images.shape[2] / images.shape[3]) ** 0.5))
@@ -57,7 +58,7 @@ def extremes(
 
     The error of a pixel is the mean over the channels of |x - E[x|z]|; one scale for all.
 
-    Arguments:
+    Args:
         originals: uint8, or float in [0, 1], shape [N, C, H, W]; the same number for each block,
             but the last may have fewer.
         copies: The same shape.
@@ -100,7 +101,7 @@ def extremes(
 def class_means(means: Tensor, decoded: Tensor, titles: Sequence[str]) -> Figure:
     """The mean image of every class over the image decoded from its mean latent.
 
-    Arguments:
+    Args:
         means: uint8, or float in [0, 1], shape [M, C, H, W].
         decoded: The same shape.
         titles: Name of each class.

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from convvae.figures.style import PALETTE, WIDTH, cell_inches, new_figure, number, styled, tile
-from convvae.sheets import to_rgba
+from convvae.images.sheets import to_rgba
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 MARKERS = "os^DvP*X<>"
 """A shape for every ten classes, which share the ten colours."""
 NAMED = 40
 """Classes that are named in a scatter; of more, none is."""
-BLOCK = 32
+POINTS_AT_ONCE = 32
 """Latents one under another; more stand in a block beside."""
 
 
@@ -34,7 +35,7 @@ def scatter(
 ) -> Figure:
     """Images as points, coloured by their class, whose name stands at its median.
 
-    Arguments:
+    Args:
         points: Shape [N, 2].
         labels: int64 [N]; without them, all points look alike.
         classes: What label i is called; its number where there are no names.
@@ -126,7 +127,7 @@ def manifold(
 ) -> Figure:
     """Images decoded from a grid of latents, the second latent rising upwards.
 
-    Arguments:
+    Args:
         images: float in [0, 1], shape [rows, columns, C, H, W], row 0 at the top.
         values: Of the latents along both axes, rising, shape [columns].
         axes_names: Of the horizontal axis, and of the vertical one where there are two latents.
@@ -167,16 +168,16 @@ def _ticks(values: Tensor) -> tuple[list[str], list[float]]:
 def traversals(
     images: Tensor, latents: Tensor, bounds: Tensor, information: Tensor | None
 ) -> Figure:
-    """What changes along each latent, a row each, in blocks of `BLOCK` rows.
+    """What changes along each latent, a row each, in blocks of `POINTS_AT_ONCE` rows.
 
-    Arguments:
+    Args:
         images: float in [0, 1], shape [L, steps, C, H, W].
         latents: The latent of each row, int64 [L].
         bounds: Its lowest and highest value, shape [2, L].
         information: Its mean KL in nats, shape [L]; None where there is none.
     """
     count, steps = images.shape[:2]
-    rows, blocks = min(count, BLOCK), -(-count // BLOCK)
+    rows, blocks = min(count, POINTS_AT_ONCE), -(-count // POINTS_AT_ONCE)
     size = (images.shape[3], images.shape[4])
     room = (WIDTH if blocks == 1 else 6.0) - 1.8
     inch = cell_inches(rows, steps, size, (12.0, room), largest=0.65)
@@ -185,7 +186,7 @@ def traversals(
     figure = new_figure(max(WIDTH, blocks * width), max(1.2, rows * height + 0.5))
     points = max(4.0, min(9.0, 62 * height))
     for block, axes in enumerate(figure.subplots(1, blocks, squeeze=False)[0]):
-        these = slice(block * BLOCK, (block + 1) * BLOCK)
+        these = slice(block * POINTS_AT_ONCE, (block + 1) * POINTS_AT_ONCE)
         cells = to_rgba(images[these])
         blank = cells.new_zeros(rows - len(cells), *cells.shape[1:])
         tiling = tile(axes, torch.cat([cells, blank]), gap=(0.05, 0.05))
@@ -210,7 +211,7 @@ def traversals(
 def interpolations(paths: Sequence[Tensor], ends: Sequence[Tensor], names: Sequence[str]) -> Figure:
     """Ways from one image to another, a row each, between the two images themselves.
 
-    Arguments:
+    Args:
         paths: Decoded images of each way, float in [0, 1], shape [steps, C, H, W].
         ends: The two images, uint8 or float, shape [C, H, W].
         names: Of the ways.

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from convvae.errors import OutputError
 from convvae.files import atomic
-from convvae.sheets import tiles
+from convvae.images.sheets import tiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 Arguments = ParamSpec("Arguments")
 
@@ -34,7 +35,7 @@ WIDTH = 8.0
 """Inches of a figure."""
 DPI = 120
 """Pixels an inch of a PNG file, and of the images inside an SVG or PDF file."""
-FORMATS = ("png", "svg", "pdf")
+FIGURE_FORMATS = ("png", "svg", "pdf")
 
 _STYLE: dict[str, Any] = {
     "text.color": INK,
@@ -134,7 +135,7 @@ def cell_inches(
 ) -> float:
     """Inches of the longer side of an image, so that rows and columns fit into `most` inches.
 
-    Arguments:
+    Args:
         rows: Number of rows.
         columns: Number of columns.
         size: Height and width of an image, in pixels.
@@ -148,7 +149,7 @@ def cell_inches(
 def tile(axes: Axes, images: Tensor, gap: tuple[float, float] = (0.07, 0.07)) -> Tiling:
     """Show rows of images on axes, without ticks.
 
-    Arguments:
+    Args:
         axes: Where.
         images: uint8, or float in [0, 1], shape [rows, columns, C, H, W].
         gap: Space above every row and at the left of every column, as a share of the shorter side.
@@ -169,7 +170,7 @@ def save_figure(path: Path, figure: Figure) -> None:
         OutputError: the file cannot be written, or its name ends otherwise.
     """
     kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
+    if kind not in FIGURE_FORMATS:
         raise OutputError(f"{path}: figures are written as .png, .svg or .pdf; name it so")
     with atomic(path) as temporary:
         temporary.write_bytes(_content(figure, kind, DPI, "white"))

@@ -3,34 +3,31 @@
 Three graphs, each for any number of images B:
 
 - encoder: x [B, C, H, W] in [0, 1] -> mu [B, D] and logvar [B, D]; of a full covariance, mu and
-  its Cholesky factor [B, D, D]; of a flow, its mean [B, D]
+  its Cholesky factor [B, D, D]; of a flow, its location f(mu) [B, D], which is not its mean
 - decoder: z [B, D] -> mean of p(x|z) [B, C, H, W]
-- vae: x -> its reconstruction, the decoder of the posterior's mean
+- vae: x -> its reconstruction, the decoder of the posterior's location
 
-Evaluation mode, float32, no random numbers.
+Evaluation mode, float32, no random numbers. A file holds the weights that its graph computes with,
+the axis of the images is called `batch`, and no path of the machine that wrote it is inside.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
-from convvae.checkpoint import Facts, shareable
 from convvae.distributions import DiagonalGaussian, FullGaussian
-from convvae.errors import ModelMismatchError, missing_extra
-from convvae.files import atomic, make_folder
-from convvae.model import VAE
-
-LARGEST = 2**31 - 2**20
-"""Bytes of weights that one ONNX file can hold: protobuf counts in 31 bits."""
+from convvae.model.vae import VAE
 
 
 class Graph(NamedTuple):
@@ -43,70 +40,11 @@ class Graph(NamedTuple):
     outputs: list[str]
 
 
-def export_onnx(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
-    """Write encoder.onnx, decoder.onnx and vae.onnx, each checked by onnx's own checker.
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is not installed.
-        ModelMismatchError: the weights are more than a file can hold.
-        OutputError: the folder cannot be written.
-    """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_extra("exporting to ONNX", "onnx") from error
-    size = sum(value.nbytes for value in vae.state_dict().values())
-    if size > LARGEST:
-        raise ModelMismatchError(
-            f"the weights are {size / 1e9:.1f} GB, and an ONNX file holds 2: use --format pt2"
-        )
-    written: list[Path] = []
-    make_folder(folder)
-    for name, graph in graphs(vae).items():
-        with _quiet():
-            program = torch.onnx.export(
-                traced(graph),
-                input_names=[graph.input],
-                output_names=graph.outputs,
-                dynamo=True,
-                verbose=False,
-            )
-        assert program is not None
-        model = program.model_proto
-        entry = model.metadata_props.add()
-        entry.key, entry.value = "convvae", shareable(facts).model_dump_json()
-        onnx.checker.check_model(model, full_check=True)
-        written.append(folder / f"{name}.onnx")
-        with atomic(written[-1]) as temporary:
-            temporary.write_bytes(model.SerializeToString())
-    return written
-
-
-def export_programs(vae: VAE, facts: Facts, folder: Path) -> list[Path]:
-    """Write encoder.pt2, decoder.pt2 and vae.pt2, for `torch.export.load`.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    written: list[Path] = []
-    make_folder(folder)
-    for name, graph in graphs(vae).items():
-        with _quiet():
-            program = traced(graph)
-            written.append(folder / f"{name}.pt2")
-            with atomic(written[-1]) as temporary, temporary.open("wb") as file:
-                torch.export.save(
-                    program, file, extra_files={"convvae.json": shareable(facts).model_dump_json()}
-                )
-    return written
-
-
 def graphs(vae: VAE) -> dict[str, Graph]:
     """The three graphs of a model, by their names."""
     config = vae.config
     image = (config.channels, *config.image_size)
-    spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["mean"]}
+    spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["location"]}
     return {
         "encoder": Graph(EncoderGraph(vae), "x", image, spread[config.posterior]),
         "decoder": Graph(DecoderGraph(vae), "z", (config.latent_dims,), ["mean"]),
@@ -119,7 +57,41 @@ def traced(graph: Graph) -> ExportedProgram:
     example = torch.zeros(2, *graph.shape)
     batch = {graph.input: {0: Dim("batch", min=1)}}
     with torch.no_grad():
-        return export(graph.module.eval(), (example,), dynamic_shapes=batch)
+        program = export(graph.module.eval(), (example,), dynamic_shapes=batch)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names files of this machine
+    return _named(program)
+
+
+def _named(program: ExportedProgram) -> ExportedProgram:
+    """The same program, the first axis of its input called `batch`.
+
+    torch numbers free axes (`s77`) whatever they were called, and a program in memory cannot be
+    given other names: it is renamed in its saved form.
+    """
+    (name,) = program.graph_signature.user_inputs
+    (given,) = (node for node in program.graph.nodes if node.name == name)
+    symbol = given.meta["val"].shape[0]
+    saved, renamed = io.BytesIO(), io.BytesIO()
+    torch.export.save(program, saved)
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(renamed, "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            if member.filename.endswith("models/model.json"):
+                content = re.sub(rf"\b{symbol}\b", "batch", content.decode()).encode()
+            new.writestr(member, content)
+    renamed.seek(0)
+    return torch.export.load(renamed)
+
+
+def _with(vae: VAE, *parts: str) -> VAE:
+    """The model with some of its parts only, which it shares: the others would be saved unused."""
+    some = VAE.__new__(VAE)
+    nn.Module.__init__(some)
+    some.config = vae.config
+    for part in parts:
+        setattr(some, part, getattr(vae, part))
+    return some
 
 
 @final
@@ -128,14 +100,14 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = _with(vae, "encoder", "flow")
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x [B, C, H, W] -> mean [B, D], and logvar [B, D] or scale_tril [B, D, D]."""
+        """x [B, C, H, W] -> location [B, D], and logvar [B, D] or scale_tril [B, D, D]."""
         q = self.vae.encode(x)
         if isinstance(q, DiagonalGaussian):
             return q.mu, q.logvar
-        return (q.mean, q.scale_tril) if isinstance(q, FullGaussian) else (q.mean,)
+        return (q.mu, q.scale_tril) if isinstance(q, FullGaussian) else (q.location,)
 
 
 @final
@@ -144,7 +116,7 @@ class DecoderGraph(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = _with(vae, "decoder", "head")
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, D] -> mean [B, C, H, W]."""
@@ -153,19 +125,19 @@ class DecoderGraph(nn.Module):
 
 @final
 class ReconstructionGraph(nn.Module):
-    """x -> the mean of p(x|z) at the mean of q(z|x)."""
+    """x -> the mean of p(x|z) at the location of q(z|x)."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = _with(vae, "encoder", "flow", "decoder", "head")
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> mean [B, C, H, W]."""
-        return self.vae.decode(self.vae.encode(x).mean).mean
+        return self.vae.decode(self.vae.encode(x).location).mean
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what the exporter says of itself: of torchvision, and of its own deprecations."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     before = logger.level

@@ -11,21 +11,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from convvae.checkpoint import (
+from convvae.errors import DownloadError, OutputError, missing_extra
+from convvae.files import atomic, make_folder, write_text
+from convvae.model.checkpoint import (
     MODEL_FILE,
-    Facts,
-    RunFolder,
+    ModelMetadata,
     find_model,
-    load_facts,
+    load_metadata,
     load_model,
     save_model,
     shareable,
 )
-from convvae.errors import DownloadError, OutputError, missing_extra
-from convvae.files import atomic, make_folder, write_text
-from convvae.model import VAE
+from convvae.model.run_folder import RunFolder
+from convvae.model.vae import VAE
 
-PICTURES = {
+CARD_PICTURES = {
     "samples.png": "Samples of the prior, decoded",
     "reconstructions-test.png": "Test images, each with its reconstruction at its right",
 }
@@ -37,7 +37,7 @@ def save_pretrained(model: str | Path, folder: Path, name: str = "OWNER/NAME") -
 
     A run folder's pictures of samples and of test images are shown on the card.
 
-    Arguments:
+    Args:
         model: A run folder, a `.safetensors` file, or the name of a pretrained model.
         folder: The folder to write.
         name: What the card's example calls the model.
@@ -46,25 +46,27 @@ def save_pretrained(model: str | Path, folder: Path, name: str = "OWNER/NAME") -
         ModelFileError: there is no such model, or its file is not whole.
         OutputError: the folder cannot be written.
     """
-    path, (vae, facts) = find_model(model), load_model(model)
-    facts = shareable(facts)
+    path, (vae, metadata) = find_model(model), load_model(model)
+    metadata = shareable(metadata)
     make_folder(folder)
     pictures = RunFolder(path.parent).pictures
-    shown = [picture for picture in PICTURES if (pictures / picture).is_file()]
-    save_model(folder / MODEL_FILE, vae, facts)
+    shown = [picture for picture in CARD_PICTURES if (pictures / picture).is_file()]
+    save_model(folder / MODEL_FILE, vae, metadata)
     for picture in shown:
         with atomic(folder / picture) as temporary:
             shutil.copyfile(pictures / picture, temporary)
-    write_text(folder / "config.json", json.dumps(facts.model_dump(mode="json"), indent=2) + "\n")
-    write_text(folder / "README.md", model_card(facts, vae.num_parameters(), shown, name))
+    write_text(
+        folder / "config.json", json.dumps(metadata.model_dump(mode="json"), indent=2) + "\n"
+    )
+    write_text(folder / "README.md", model_card(metadata, vae.num_parameters(), shown, name))
 
 
 def from_pretrained(
     model: str | Path, *, revision: str | None = None, token: str | None = None
-) -> tuple[VAE, Facts]:
+) -> tuple[VAE, ModelMetadata]:
     """Open a model of the Hub, or of a folder that `save_pretrained` wrote.
 
-    Arguments:
+    Args:
         model: A folder, or `owner/name` on the Hub.
         revision: Branch, tag or commit on the Hub.
         token: For private models; else the one that `hf auth login` stored.
@@ -92,7 +94,7 @@ def push_to_hub(
 ) -> str:
     """Upload a model to the Hub in one commit, making the repository if it is not there.
 
-    Arguments:
+    Args:
         model: A run folder, a `.safetensors` file, or the name of a pretrained model.
         name: `owner/name` on the Hub.
         private: Whether a new repository is private.
@@ -109,14 +111,14 @@ def push_to_hub(
     hub = _huggingface_hub()
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, Path(folder), name)
-        facts = load_facts(folder)
+        metadata = load_metadata(folder)
         api = hub.HfApi(token=token)
         try:
             address = api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(
                 repo_id=name,
                 folder_path=folder,
-                commit_message=f"convvae {facts.versions.get('convvae', '')} model".strip(),
+                commit_message=f"convvae {metadata.versions.get('convvae', '')} model".strip(),
             )
         except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
             raise OutputError(
@@ -126,29 +128,35 @@ def push_to_hub(
     return str(address)
 
 
-def model_card(facts: Facts, parameters: int, pictures: list[str], name: str) -> str:
+def model_card(metadata: ModelMetadata, parameters: int, pictures: list[str], name: str) -> str:
     """The model card: what the model is, how it was made, how it is used; Markdown after YAML."""
-    model = facts.model
+    model = metadata.model
     height, width = model.image_size
     rows = {
         "images": f"{height}x{width}, {model.channels} channel{'s' * (model.channels > 1)}",
-        "trained on": facts.data,
+        "trained on": metadata.data,
         "network": f"{model.network}, {model.max_filters} filters, {parameters:,} parameters",
         "latents": str(model.latent_dims),
         "likelihood p(x\\|z)": model.likelihood
         + (f" of variance {model.variance}" if model.likelihood in ("gaussian", "laplace") else ""),
         "posterior q(z\\|x)": model.posterior,
         "prior p(z)": model.prior,
-        "recipe": facts.recipe,
-        "epochs": f"{facts.epochs} ({facts.images:,} images seen)" if facts.epochs else None,
+        "recipe": metadata.recipe,
+        "epochs": f"{metadata.epochs} ({metadata.images:,} images seen)"
+        if metadata.epochs
+        else None,
         "bound": None
-        if facts.bound is None
-        else f"{facts.bound:.2f} nats per image ({facts.validated_on} images)",
-        "weights from": facts.source,
-        "versions": ", ".join(f"{library} {number}" for library, number in facts.versions.items()),
+        if metadata.bound is None
+        else f"{metadata.bound:.2f} nats per image ({metadata.validated_on} images)",
+        "weights from": metadata.source,
+        "versions": ", ".join(
+            f"{library} {number}" for library, number in metadata.versions.items()
+        ),
     }
     table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)
-    images = "".join(f"\n![{PICTURES[key]}]({key})\n\n{PICTURES[key]}.\n" for key in pictures)
+    images = "".join(
+        f"\n![{CARD_PICTURES[key]}]({key})\n\n{CARD_PICTURES[key]}.\n" for key in pictures
+    )
     return f"""---
 library_name: convvae
 pipeline_tag: unconditional-image-generation
@@ -169,7 +177,7 @@ tags:
 ```python
 from convvae.interop.hub import from_pretrained
 
-vae, facts = from_pretrained("{name}")
+vae, metadata = from_pretrained("{name}")
 x = vae.decode(vae.prior.sample(16)).mean  # [16, {model.channels}, {height}, {width}] in [0, 1]
 ```
 

@@ -1,7 +1,8 @@
 """Weight files of other tools, read without running anything in them.
 
-A PyTorch file is a pickle, and an `.npz` archive may hold some: a pickle is a program. Here arrays
-and tensors are read, and all else is refused before it could run.
+safetensors hold nothing but numbers. A PyTorch file is a pickle, and an `.npz` archive may hold
+some: a pickle is a program. Here arrays and tensors are read, and all else is refused before it
+could run.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from convvae.errors import ModelFileError
@@ -34,25 +37,30 @@ PICKLE_DAMAGE = (
 """What torch.load raises for such a file, or for one that is no pickle at all."""
 Weights = dict[str, Tensor]
 """Names and tensors, in the order of the file; floats are float32, on the CPU."""
+Kind = Literal["npz", "safetensors", "pth"]
+"""What a file is, by its content."""
 
 
-def read_weights(path: Path) -> tuple[str, Weights]:
-    """Read an `.npz` archive or a PyTorch state dict; the content says which, not the name.
+def read_weights(path: Path) -> tuple[Kind, Weights]:
+    """Read an `.npz` archive, safetensors or a PyTorch state dict; the content says which.
 
     Returns:
-        `npz` or `pth`, and the weights.
+        What it is, and the weights.
 
     Raises:
-        ModelFileError: the file is absent, truncated, neither of the two, or holds something else
+        ModelFileError: the file is absent, truncated, none of the three, or holds something else
             than arrays of finite floats.
     """
+    kind: Kind
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-        names = _members(path) if start == b"PK\x03\x04" else ["data.pkl"]
+            start = file.read(9)
+        names = _members(path) if start.startswith(b"PK\x03\x04") else ["data.pkl"]
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}; check the path") from error
-    if any(name.endswith(".npy") for name in names):
+    if start[8:] == b"{":
+        kind, weights = "safetensors", _read_safetensors(path)
+    elif any(name.endswith(".npy") for name in names):
         kind, weights = "npz", _read_npz(path)
     elif any(name.endswith("data.pkl") for name in names):
         kind, weights = "pth", _read_state_dict(path)
@@ -145,6 +153,23 @@ def _read_state_dict(path: Path) -> Weights:
             f"{path}: expected a state dict, found a {type(found).__name__}{keys}; save "
             "model.state_dict() alone with torch.save"
         )
+    return _floats(found)
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _truncated(path, error) from error
+    if "convvae" in metadata:
+        raise ModelFileError(f"{path} is a model file of convvae already: use it as it is")
+    return _floats(found)
+
+
+def _floats(found: Weights) -> Weights:
+    """The same, floats of any width as float32."""
     return {
         name: value.float() if value.is_floating_point() else value for name, value in found.items()
     }
@@ -152,7 +177,7 @@ def _read_state_dict(path: Path) -> Weights:
 
 def _truncated(path: Path, error: BaseException) -> ModelFileError:
     return ModelFileError(
-        f"{path} is truncated, or neither an .npz archive nor a PyTorch state dict "
+        f"{path} is truncated, or no .npz archive, safetensors or PyTorch state dict "
         f"({_line(error)}); use another copy"
     )
 

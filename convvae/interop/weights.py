@@ -10,13 +10,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from convvae.checkpoint import Facts
 from convvae.config import LikelihoodName, ModelConfig
 from convvae.errors import ConfigError, ImageSizeError, ModelFileError, ModelMismatchError
 from convvae.files import atomic
-from convvae.interop.layouts import MLX, Layout, Notebook, Slot, TorchVAE
-from convvae.interop.reading import Weights, read_weights
-from convvae.model import VAE
+from convvae.interop.layout import Layout, Slot
+from convvae.interop.mlx import MLX
+from convvae.interop.notebook import Notebook
+from convvae.interop.reading import Kind, Weights, read_weights
+from convvae.interop.torch_vae import TorchVAE
+from convvae.model.checkpoint import ModelMetadata
+from convvae.model.vae import VAE
 
 UNKNOWN = "unknown"
 """The data of a model whose file does not say what it was trained on."""
@@ -29,7 +32,7 @@ class Imported(NamedTuple):
     """A model made from foreign weights."""
 
     vae: VAE
-    facts: Facts
+    metadata: ModelMetadata
     notes: list[str]
     """What the file did not say and was taken, and what it held and was left out: a line each."""
 
@@ -47,8 +50,8 @@ def import_weights(
     The file's names and shapes say which tool it is of, and the sizes of the model; it is read
     without running anything in it.
 
-    Arguments:
-        path: `.npz` archive or PyTorch state dict.
+    Args:
+        path: `.npz` archive, safetensors or PyTorch state dict.
         image_size: Height and width; else the images are taken to be square.
         likelihood: p(x|z), which no such file holds; else what the tool trains with.
         variance: Of a gaussian or laplace likelihood.
@@ -65,7 +68,10 @@ def import_weights(
             f"{path} is a state dict that convvae exported, without the settings that it belongs "
             "to; use the model file that it was exported from"
         )
-    layout = _layout(kind, there)
+    try:
+        layout = _layout(kind, there)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     try:
         config, notes = _config(layout, there, image_size, likelihood, variance)
         slots = layout.slots(config)
@@ -75,7 +81,7 @@ def import_weights(
     vae = VAE(config)
     state = vae.state_dict() | {slot.ours: slot.take(there[slot.theirs]) for slot in slots}
     vae.load_state_dict(state)
-    facts = Facts(
+    metadata = ModelMetadata(
         model=config,
         data=data,
         source=f"{layout.tool}: {path.name}",
@@ -83,7 +89,7 @@ def import_weights(
         images=0,
         versions={"convvae": version("convvae"), "torch": torch.__version__},
     )
-    return Imported(vae.eval(), facts, notes)
+    return Imported(vae.eval(), metadata, notes)
 
 
 def export_npz(vae: VAE, path: Path) -> list[str]:
@@ -124,7 +130,7 @@ def export_state_dict(vae: VAE, path: Path) -> list[str]:
         OutputError: the file cannot be written.
     """
     _save(path, {name: tensor.cpu().contiguous() for name, tensor in vae.state_dict().items()})
-    return ["the settings are not in it: rebuild the model by VAE(facts.model)"]
+    return ["the settings are not in it: rebuild the model by VAE(metadata.model)"]
 
 
 def _save(path: Path, tensors: Weights) -> None:
@@ -137,12 +143,19 @@ def _given(vae: VAE, layout: Layout) -> Weights:
     return {slot.theirs: slot.give(state[slot.ours].cpu()) for slot in layout.slots(vae.config)}
 
 
-def _layout(kind: str, there: Weights) -> Layout:
+def _layout(kind: Kind, there: Weights) -> Layout:
     """The tool that a file is of."""
-    if kind == "npz":
+    if kind == "npz" or any(name.startswith("decoder.upconv1.conv.") for name in there):
         return MLX()
-    named = {"encoder.conv1.weight", "encoder.proj_mu.weight"} & there.keys()
-    return TorchVAE() if named else Notebook(list(there))
+    if {"encoder.conv1.weight", "encoder.proj_mu.weight"} & there.keys():
+        return TorchVAE()
+    if kind == "safetensors":
+        raise ModelFileError(
+            "its names are those of neither the MLX tutorial nor torch-vae, and the notebook's "
+            "weights are known by their order, which safetensors do not keep: save "
+            "model.state_dict() with torch.save"
+        )
+    return Notebook(list(there))
 
 
 def _config(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from convvae.networks.base import Decoder, Encoder
+from convvae.networks.base import Decoder, Encoder, wide
+from convvae.networks.ladder import BottomUp, TopDown
 from convvae.networks.pooled import PooledDecoder, PooledEncoder
 from convvae.networks.residual import ResidualDecoder, ResidualEncoder
 from convvae.networks.strided import StridedEncoder, TransposedDecoder, UpsampleDecoder
@@ -16,6 +17,7 @@ from convvae.networks.upconv import UpConv2d
 
 __all__ = [
     "NETWORKS",
+    "BottomUp",
     "Decoder",
     "Encoder",
     "PooledDecoder",
@@ -23,9 +25,11 @@ __all__ = [
     "ResidualDecoder",
     "ResidualEncoder",
     "StridedEncoder",
+    "TopDown",
     "TransposedDecoder",
     "UpConv2d",
     "UpsampleDecoder",
+    "wide",
 ]
 
 

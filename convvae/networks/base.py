@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -12,7 +13,7 @@ class Encoder(nn.Module, ABC):
 
     The two heads end in a linear layer each.
 
-    Arguments:
+    Args:
         image_size: Height and width of the images.
         channels: Channels C of the images.
         filters: Filters F of the widest convolution.
@@ -42,7 +43,7 @@ class Encoder(nn.Module, ABC):
 class Decoder(nn.Module, ABC):
     """Latents to the raw output of p(x|z), before the likelihood's sigmoid.
 
-    Arguments:
+    Args:
         image_size: Height and width of the images.
         channels: Channels of the output, those of the likelihood's parameters.
         filters: Filters F of the widest convolution.
@@ -75,3 +76,8 @@ def cells(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Height and width of a feature map with `stride` pixels a cell, rounded up."""
     height, width = image_size
     return -(-height // stride), -(-width // stride)
+
+
+def wide(x: Tensor) -> Tensor:
+    """A tensor in float32 at least, in which densities are computed whatever the networks do."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -64,7 +64,7 @@ def _stage(channels: int, depth: int) -> nn.Sequential:
 class ResidualEncoder(Encoder):
     """3 x [Conv 3x3 stride 2 -> residual blocks], C -> F/2 -> F -> F, then the heads.
 
-    Arguments:
+    Args:
         depth: Residual blocks a resolution.
     """
 
@@ -102,7 +102,7 @@ class ResidualDecoder(Decoder):
 
     A last 3x3 convolution gives the raw output, cropped to H x W.
 
-    Arguments:
+    Args:
         depth: Residual blocks a resolution.
     """
 

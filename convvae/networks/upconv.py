@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW = 4
+FEW_CHANNELS = 4
 """Channels up to which phases are interleaved by copies with strides."""
 
 
@@ -35,7 +35,7 @@ class UpConv2d(nn.Conv2d):
         assert self.bias is not None
         kernel = _phases(_phases(self.weight, -1), -2)  # [rows 2, columns 2, out, in, 2, 2]
         planes = F.conv2d(input, kernel.flatten(0, 2), self.bias.repeat(4), padding=1)
-        few = self.out_channels <= FEW and planes.requires_grad
+        few = self.out_channels <= FEW_CHANNELS and planes.requires_grad
         return _Weave.apply(planes) if few else _weave(planes)
 
 

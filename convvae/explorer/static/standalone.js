@@ -53,10 +53,10 @@ const still = {
   },
 
   show(place) {
-    const {labels, count} = this.facts;
+    const {names, kinds, count} = this.facts;
     const columns = Math.ceil(Math.sqrt(count));
-    const label = labels ? `, class ${labels[place]}` : "";
-    this.draw("left", this.images, place, columns, `real image ${place.toLocaleString("en")}${label}`);
+    const kind = kinds[place] && `, ${kinds[place]}`;
+    this.draw("left", this.images, place, columns, `real image ${names[place]}${kind}`);
     this.draw("right", this.reconstructions, place, columns, "its reconstruction");
   },
 

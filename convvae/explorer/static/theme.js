@@ -19,6 +19,8 @@ const theme = {
           if (tags.includes("ink")) glyph.text_color = {value: ink};
           if (tags.includes("faint")) glyph.text_color = {value: faint};
           if (tags.includes("outlined")) glyph.text_outline_color = {value: card};
+        } else if (model.type === "GlyphRenderer" && model.glyph.type === "Scatter" && model.tags.length) {
+          model.glyph.fill_color = {value: model.tags[this.dark ? 1 : 0]};
         }
       }
     }

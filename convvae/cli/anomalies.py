@@ -1,0 +1,133 @@
+"""`convvae anomalies`: the images that are unlike the normal ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+from tyro.conf import FlagCreatePairsOff
+
+from convvae.cli.common import ImagesOptions, binarize_seed, meant, open_model, open_stream
+from convvae.cli.flags import parse
+from convvae.config import UserPath
+from convvae.errors import ConfigError, UsageError
+from convvae.files import check_free
+
+if TYPE_CHECKING:
+    from convvae.anomalies import report
+    from convvae.model.checkpoint import ModelMetadata
+
+
+class AnomaliesOptions(ImagesOptions):
+    """Score images by how unlike the normal ones they are, and flag those beyond a threshold."""
+
+    normal: str | None = None
+    """Normal images that the model did not train on (else the training set's test images)."""
+    normal_part: Literal["train", "test"] = "test"
+    """Take the normal images from the training or the test images of that set."""
+    normal_limit: int | None = Field(default=None, ge=1)
+    """Take the first so many of the normal images (else all; of those that are judged, those)."""
+    abnormal: tuple[str, ...] = ()
+    """Labels that are abnormal, to measure how well the scores find them."""
+    false_alarms: float = Field(default=0.05, gt=0, lt=1)
+    """Share of normal images that may be flagged."""
+    score: Literal["bound", "importance_bound", "squared_error", "latent_distance"] = (
+        "squared_error"
+    )
+    """Score that flags and ranks; all four are written."""
+    samples: int = Field(default=10, ge=1, le=1_000_000)
+    """Draws K of z per image for the importance-weighted bound."""
+    worst: int = Field(default=16, ge=1, le=200)
+    """Images in the picture of the worst."""
+    outdir: UserPath = Path("anomalies")
+    """Folder for scores.csv, report.json and worst.png."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace those files if they are there."""
+
+
+def anomalies(args: list[str]) -> None:
+    """Score images by how unlike the normal ones they are, and flag the worst."""
+    options = parse(AnomaliesOptions, args, "convvae anomalies")
+    vae, metadata = open_model(options)
+    from convvae.anomalies import report
+
+    written = [options.outdir / name for name in report.FILES]
+    check_free(written, "--outdir", overwrite=options.overwrite)
+    settings = report.AnomalySettings(
+        model=options.model,
+        score=options.score,
+        false_alarms=options.false_alarms,
+        abnormal=options.abnormal,
+        samples=options.samples,
+        seed=options.seed,
+        binarize_seed=binarize_seed(metadata),
+    )
+    request = _request(options, metadata)
+    report.run(vae, request, settings, options.outdir, options.worst)
+
+
+def _request(options: AnomaliesOptions, metadata: ModelMetadata) -> report.Request:
+    """The images to judge and the normal ones; where these are among those, each is read once.
+
+    Raises:
+        UsageError: no image of the training's source is known to be one that the model has not
+            seen.
+        ConfigError: there are not as many images as a limit says.
+        ConvvaeError: images cannot be read, each reason with its own class.
+    """
+    import torch
+
+    from convvae.anomalies.report import Request
+
+    as_they_are = {"split": None, "crop": None, "skip_bad": False}
+    theirs = options.model_copy(update={"data": options.normal})
+    same = meant(theirs, metadata) == meant(options, metadata)
+    # The flags about reading are those of the images to judge.
+    theirs = theirs if same else theirs.model_copy(update=as_they_are)
+    trained = meant(theirs, metadata) == metadata.data
+    if trained:
+        _check_held_out(theirs, metadata)
+    part, trained_on = options.normal_part, trained and options.normal_part == "train"
+    source = options.images(metadata)
+    judged = len(source) if options.limit is None else options.limit
+    if not same or source.split not in (part, "all"):
+        normal = open_stream(theirs, metadata, part)
+        if options.normal_limit is not None:
+            normal = normal.first(options.normal_limit)
+        return Request(source.first(judged), judged, normal, same, trained_on)
+    places = torch.tensor([split == part for split in source.splits]).nonzero()[:, 0]
+    count = judged
+    if options.normal_limit is None:
+        places = places[places < judged]
+    elif options.normal_limit > len(places):
+        raise ConfigError(
+            f"--normal-limit is {options.normal_limit}, but {source.name} ({part}) has "
+            f"{len(places)} images; ask for fewer"
+        )
+    else:
+        places = places[: options.normal_limit]
+        count = max(judged, int(places[-1]) + 1)
+    member = torch.zeros(count, dtype=torch.bool)
+    member[places] = True
+    return Request(source.first(count), judged, member, same, trained_on)
+
+
+def _check_held_out(options: AnomaliesOptions, metadata: ModelMetadata) -> None:
+    """Check that test images of the training's source are images that the model has not seen.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if metadata.split == "none":
+        raise UsageError(
+            f"{options.model} was trained on all images of {metadata.data} (--split none), and "
+            "scores are calibrated on images that it has not seen: name some with --normal, or "
+            "train with a share held out, as --split 0.1"
+        )
+    if options.split not in (None, metadata.split):
+        raise UsageError(
+            f"--split {options.split} is not how {metadata.data} was divided in training "
+            f"({metadata.split}), so that images which {options.model} has seen would calibrate; "
+            "leave it out"
+        )

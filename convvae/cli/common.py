@@ -1,0 +1,237 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from convvae.config import DeviceName, Frozen, UserPath
+from convvae.errors import ModelMismatchError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from convvae.data import ImageSet, Part, Preparation, Split, Stream
+    from convvae.evaluation.fitted_priors import SamplerName
+    from convvae.model.checkpoint import ModelMetadata
+    from convvae.model.vae import VAE
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from convvae.data import Stream
+    from convvae.model.checkpoint import ModelMetadata
+
+
+class ModelOptions(Frozen):
+    """Which model; and the tutorials' flags that repeat what the model file knows."""
+
+    model: Positional[str]
+    """Run folder, .safetensors file, or name of a pretrained model."""
+    latent_dims: int | None = None
+    """Not needed; refused if the model has another number."""
+    max_filters: int | None = None
+    """Not needed; refused if the model has another number."""
+    channels: Annotated[int | None, arg(aliases=["--nimg-channels"])] = None
+    """Not needed; refused if the model has another number."""
+    device: DeviceName = "auto"
+    """Where to compute (--cpu is short for --device cpu)."""
+
+
+class DataOptions(ModelOptions):
+    """Which model, and which images; the images become what the model takes."""
+
+    data: Positional[str | None] = None
+    """A name, a path or hf:OWNER/NAME, as in training; else the images of the training."""
+    data_dir: UserPath | None = None
+    """Folder with the files of a published data set (else $CONVVAE_DATA, else downloaded)."""
+    crop: bool | None = None
+    """Cut images to the model's aspect at the centre, or pad them (else as in training)."""
+    split: str | None = None
+    """How one's own are divided: auto, folders, a share held out, none (else as in training)."""
+    skip_bad: FlagCreatePairsOff[bool] = False
+    """Leave out files that cannot be read."""
+
+
+class LookOptions(DataOptions):
+    """A model and the test images to look at it with."""
+
+    limit: int = Field(default=10_000, ge=1)
+    """Take at most so many test images, drawn by the seed."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of samples, draws of z and projections."""
+
+
+def meant(options: DataOptions, metadata: ModelMetadata) -> str:
+    """The source that a command means: a name, or an absolute path."""
+    from convvae.data import canonical
+
+    return metadata.data if options.data is None else canonical(options.data)
+
+
+def division(options: DataOptions, metadata: ModelMetadata) -> str:
+    """The rule by which the images of a command are divided.
+
+    Images of one's own that were not those of the training are not divided unless asked for: all of
+    them are test images.
+    """
+    from convvae.data import undivided
+
+    word = meant(options, metadata)
+    return options.split or (metadata.split if word == metadata.data else undivided(word))
+
+
+def preparation(options: DataOptions, metadata: ModelMetadata) -> Preparation:
+    """What the images of a command become: of the model's size and channels."""
+    from convvae.data import Preparation
+
+    return Preparation(
+        image_size=metadata.model.image_size,
+        channels=metadata.model.channels,
+        crop=metadata.crop if options.crop is None else options.crop,
+        split=division(options, metadata),
+        skip_bad=options.skip_bad
+        or (meant(options, metadata) == metadata.data and metadata.skip_bad),
+    )
+
+
+def open_images(options: DataOptions, metadata: ModelMetadata, split: Split) -> ImageSet:
+    """The images of a command, of the model's size and channels.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    word, prepare = meant(options, metadata), preparation(options, metadata)
+    return data.load(word, split, data_dir=options.data_dir, prepare=prepare)
+
+
+def open_stream(options: DataOptions, metadata: ModelMetadata, part: Part) -> Stream:
+    """The same, read a batch at a time.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    word, prepare = meant(options, metadata), preparation(options, metadata)
+    return data.stream(word, part, data_dir=options.data_dir, prepare=prepare)
+
+
+def training_images(metadata: ModelMetadata, split: Split, data_dir: Path | None) -> ImageSet:
+    """The images that a model was trained on, or those held out of them, as it saw them.
+
+    Raises:
+        ConvvaeError: they cannot be read, each reason with its own class.
+    """
+    from convvae import data
+
+    prepare = data.Preparation(
+        image_size=metadata.model.image_size,
+        channels=metadata.model.channels,
+        crop=metadata.crop,
+        split=metadata.split,
+        skip_bad=metadata.skip_bad,
+    )
+    return data.load(metadata.data, split, data_dir=data_dir, prepare=prepare)
+
+
+def open_model(options: ModelOptions) -> tuple[VAE, ModelMetadata]:
+    """The model of a command on its device.
+
+    Raises:
+        ModelFileError: there is no such model.
+        ModelMismatchError: a flag contradicts the model file.
+    """
+    from convvae.model.checkpoint import load_model
+    from convvae.runtime import pick_device
+
+    vae, metadata = load_model(options.model)
+    for name in ("latent_dims", "max_filters", "channels"):
+        asked, actual = getattr(options, name), getattr(metadata.model, name)
+        if asked not in (None, actual):
+            raise ModelMismatchError(
+                f"--{name} {asked} contradicts the model {options.model}, which has {actual}; "
+                "leave the flag out, the model file knows"
+            )
+    return vae.to(pick_device(options.device)), metadata
+
+
+def load_test_images(options: LookOptions, metadata: ModelMetadata) -> ImageSet:
+    """Test images as the model takes them; binarised where it was trained on such.
+
+    Raises:
+        ConvvaeError: they cannot be had, or do not fit the model.
+    """
+    source = open_images(options, metadata, "test")
+    shown = replace(source, images=as_trained(source.images, metadata, "test"))
+    return shown.some(options.limit, options.seed)
+
+
+def as_trained(images: Tensor, metadata: ModelMetadata, split: Split) -> Tensor:
+    """Images uint8 [N, C, H, W]; in black and white if the model was trained on such."""
+    from convvae.data.pixels import binarize_once
+
+    once = metadata.binarize != "none"
+    return binarize_once(images, split, metadata.binarize_seed) if once else images
+
+
+def fit_prior(
+    vae: VAE, metadata: ModelMetadata, sampler: SamplerName, data_dir: Path | None, seed: int
+) -> None:
+    """Put a density fitted to the codes of a model's training images in the place of its prior.
+
+    Raises:
+        MissingExtraError: a flow is asked for and its library is not installed.
+        ConvvaeError: the training images cannot be loaded, each with its own class.
+    """
+    from convvae.evaluation import fitted_priors
+
+    images = as_trained(training_images(metadata, "train", data_dir).images, metadata, "train")
+    vae.prior = fitted_priors.fit_sampler(sampler, vae, images, seed=seed).to(vae.device)
+
+
+def say_notes(notes: list[str]) -> None:
+    """Print what an import or export left to be known, a line each."""
+    for note in notes:
+        print(f"  {note}")
+
+
+class ImagesOptions(DataOptions):
+    """Which images, for which model."""
+
+    part: Literal["train", "test", "all"] | None = None
+    """Take the training images, those held out, or all (else all; of a published set the test)."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take the first so many images."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws of z for the bounds."""
+
+    def images(self, metadata: ModelMetadata) -> Stream:
+        """The images that are meant, whatever the limit.
+
+        A source that is not divided is that of the training, and then all are training images, or
+        another one, and then none is.
+
+        Raises:
+            ConvvaeError: there are none, each reason with its own class.
+        """
+        from convvae.data import is_published
+
+        word = meant(self, metadata)
+        part = self.part or ("test" if is_published(word) else "all")
+        if part == "all" and division(self, metadata) == "none":
+            part = "train" if word == metadata.data else "test"
+        return open_stream(self, metadata, part)
+
+
+def binarize_seed(metadata: ModelMetadata) -> int | None:
+    """Seed of the black or white pixels if the model was trained on such, else None."""
+    return None if metadata.binarize == "none" else metadata.binarize_seed

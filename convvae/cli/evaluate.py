@@ -1,0 +1,138 @@
+"""`convvae evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from tyro.conf import FlagCreatePairsOff, arg
+
+from convvae.cli.common import DataOptions, division, fit_prior, open_images, open_model
+from convvae.cli.flags import parse
+from convvae.config import UserPath
+from convvae.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from convvae.data import ImageSet
+    from convvae.evaluation.estimates import Undefined
+    from convvae.evaluation.probes import Probes
+    from convvae.evaluation.sample_quality import SampleQuality
+    from convvae.evaluation.scorecard import Section
+    from convvae.model.vae import VAE
+
+
+class EvaluateOptions(DataOptions):
+    """Measure a model on test images: bounds, their parts and errors, latents, reconstructions."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Evaluate on so many of the images, drawn by the seed."""
+    samples: int = Field(default=0, ge=0, le=1_000_000)
+    """Draws K of z per image for the importance-weighted bound; 0 leaves it out."""
+    binarize: Literal["auto", "none", "once"] = "auto"
+    """Draw black or white pixels by the grey values; auto does what the training did."""
+    binarize_seed: int | None = Field(default=None, ge=0)
+    """Seed of that draw (else that of the training)."""
+    sampler: Literal["prior", "mixture", "flow"] = "prior"
+    """Evaluate with the prior, or with a density fitted to the codes of the training images."""
+    probe: FlagCreatePairsOff[bool] = False
+    """Classify the labels from the latents: by a linear probe, and by nearest neighbours."""
+    quality: int = Field(default=0, ge=0, le=1_000_000)
+    """Samples to draw and compare with the images as sets; 0 leaves it out."""
+    features: Literal["mnist", "inception"] = "mnist"
+    """Feature space of that comparison: of a small digit classifier, or Inception's."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all that is drawn: z, the images of --limit, and what a fit begins with."""
+    json_file: Annotated[UserPath | None, arg(name="json")] = None
+    """Write the numbers to this file as well."""
+
+
+def evaluate(args: list[str]) -> None:
+    """Measure a model on test images: bounds, latents, reconstructions, labels, samples."""
+    options = parse(EvaluateOptions, args, "convvae evaluate")
+    vae, metadata = open_model(options)
+    from convvae.data.pixels import binarize_once
+    from convvae.evaluation import scorecard
+    from convvae.evaluation.probes import MAX_TRAIN
+
+    seed = metadata.binarize_seed if options.binarize_seed is None else options.binarize_seed
+    as_trained = options.binarize == "auto" and metadata.binarize != "none"
+    drawn = as_trained or options.binarize == "once"
+
+    def shown(found: ImageSet) -> ImageSet:
+        """The images as the model sees them: some of them are chosen afterwards."""
+        if not drawn:
+            return found
+        return replace(found, images=binarize_once(found.images, found.split, seed))
+
+    grey = open_images(options, metadata, "test")
+    source = shown(grey)
+    if options.limit is not None:
+        if options.limit > len(grey):
+            raise ConfigError(
+                f"--limit is {options.limit}, but there are {len(grey)} images; ask for fewer"
+            )
+        grey, source = (part.some(options.limit, options.seed) for part in (grey, source))
+    images = source.images
+    if options.sampler != "prior":
+        fit_prior(vae, metadata, options.sampler, options.data_dir, options.seed)
+    protocol = {
+        "model": options.model,
+        "data": f"{source.name} (test)",
+        "images": len(images),
+        "binarize_seed": seed if drawn else None,
+        "prior": metadata.model.prior
+        if options.sampler == "prior"
+        else f"fitted {options.sampler}",
+        "samples": options.samples,
+        "sample_quality": "against the grey images" if drawn and options.quality else None,
+        "seed": options.seed,
+    }
+    sections: list[scorecard.Section] = []
+    if options.probe or options.quality:
+        if division(options, metadata) == "none":
+            raise UsageError(
+                "--probe and --quality hold test images against training images, and all of these "
+                "are both; divide them with --split 0.1 or --split folders"
+            )
+        train = open_images(options, metadata, "train")
+        if options.probe:
+            some = shown(train).some(MAX_TRAIN, options.seed)
+            sections.append(_probe(vae, some, source))
+        if options.quality:
+            sections.append(_quality(vae, train, grey.images, options))
+    scorecard.run(vae, metadata, images, protocol, options.json_file, sections)
+
+
+def _probe(vae: VAE, train: ImageSet, test: ImageSet) -> Section:
+    """How well classifiers tell the labels from the latents."""
+    from convvae.evaluation.encode import posterior_means
+    from convvae.evaluation.probes import probe
+    from convvae.evaluation.scorecard import Section
+
+    def measure(progress: Callable[[int], None]) -> Probes | Undefined:
+        train_mu, _ = posterior_means(vae, train.images)
+        progress(len(train))
+        return probe(train_mu, train.labels, posterior_means(vae, test.images)[0], test.labels)
+
+    return Section("probes", len(train), measure)
+
+
+def _quality(vae: VAE, train: ImageSet, real: Tensor, options: EvaluateOptions) -> Section:
+    """How near the model's samples are to images; of a binarised set, to their grey values."""
+    from convvae.evaluation.sample_quality import feature_space, sample_quality
+    from convvae.evaluation.scorecard import Section
+
+    space = feature_space(options.features, vae.config.channels, vae.device)
+    some = train.some(options.quality, options.seed)
+    others = some.images
+
+    def measure(progress: Callable[[int], None]) -> SampleQuality:
+        return sample_quality(
+            vae, real, others, space, count=options.quality, seed=options.seed, progress=progress
+        )
+
+    return Section("sample_quality", len(real) + len(others) + options.quality, measure)

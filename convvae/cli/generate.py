@@ -1,0 +1,59 @@
+"""`convvae generate`: a grid of samples as a PNG file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from tyro.conf import FlagCreatePairsOff
+
+from convvae.cli.common import ModelOptions, fit_prior, open_model
+from convvae.cli.flags import parse
+from convvae.config import UserPath
+from convvae.errors import OutputError
+from convvae.files import make_empty_folder
+
+
+class GenerateOptions(ModelOptions):
+    """Write images decoded from draws of the prior, or of a fitted density."""
+
+    outfile: UserPath | None = None
+    """PNG file to write, or with --separate the folder (else samples.png, or samples)."""
+    separate: FlagCreatePairsOff[bool] = False
+    """Write every image to a file of its own, 0.png and on, in a new folder."""
+    count: int = Field(default=128, ge=1, le=100_000)
+    """Number of images."""
+    rows: int = Field(default=8, ge=1)
+    """Rows of the grid."""
+    sampler: Literal["prior", "mixture", "flow"] = "prior"
+    """Draw from the prior, or from a density fitted to the codes of the training images."""
+    data_dir: UserPath | None = None
+    """Folder with the training images' files, for a fitted sampler (else $CONVVAE_DATA)."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws, and of the fit."""
+
+
+def generate(args: list[str]) -> None:
+    """Write images decoded from draws of the prior, as a grid or one by one."""
+    options = parse(GenerateOptions, args, "convvae generate")
+    vae, metadata = open_model(options)
+    from convvae.evaluation import encode
+    from convvae.images import sheets
+
+    path = options.outfile or Path("samples" if options.separate else "samples.png")
+    if options.separate:
+        if path.suffix.lower() == ".png":
+            raise OutputError(
+                f"--separate writes many files, and {path} would be one: name a folder"
+            )
+        make_empty_folder(path)  # a place that cannot be written to is said before the work
+    if options.sampler != "prior":
+        fit_prior(vae, metadata, options.sampler, options.data_dir, options.seed)
+    images = encode.generate(vae, options.count, seed=options.seed)
+    if options.separate:
+        sheets.save_separately(path, images)
+    else:
+        sheets.save_png(path, sheets.grid(images, options.rows))
+    source = "" if options.sampler == "prior" else f", drawn from a {options.sampler} of its codes"
+    print(f"wrote {path}: {options.count} samples of {options.model}{source}")

@@ -1,0 +1,107 @@
+"""The command line: `main` finds the command, and says its errors.
+
+An error that the user can mend is one line on stderr and the exit code of its class; `--debug` adds
+the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import version
+
+from convvae.cli.anomalies import anomalies
+from convvae.cli.encode import encode
+from convvae.cli.evaluate import evaluate
+from convvae.cli.explore import explore
+from convvae.cli.export import export
+from convvae.cli.figures import figures
+from convvae.cli.generate import generate
+from convvae.cli.import_ import import_
+from convvae.cli.info import info
+from convvae.cli.models import models
+from convvae.cli.reconstruct import reconstruct
+from convvae.cli.report import report
+from convvae.cli.train import train
+from convvae.errors import ConvvaeError, OutOfMemoryError, StoppedError, UsageError, did_you_mean
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    command.__name__.rstrip("_"): command
+    for command in (
+        *(train, reconstruct, generate, evaluate, figures, report, explore),
+        *(encode, anomalies, info, models, import_, export),
+    )
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        words: The words after `convvae`; those of the process if absent.
+    """
+    args = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in args
+    try:
+        _dispatch([word for word in args if word != "--debug"])
+    except (ConvvaeError, RuntimeError, MemoryError) as error:
+        known = error if isinstance(error, ConvvaeError) else _memory_error(error)
+        if known is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"convvae: {known}", file=sys.stderr)
+        return known.exit_code
+    except KeyboardInterrupt:
+        print("convvae: interrupted", file=sys.stderr)
+        return StoppedError.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe is gone: be as quiet about it as other commands.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return 0
+
+
+def _memory_error(error: Exception) -> OutOfMemoryError | None:
+    """The error to show for a failed allocation of PyTorch or Python; None for any other error."""
+    words = str(error)
+    if not isinstance(error, MemoryError) and not any(
+        sign in words for sign in ("can't allocate memory", "out of memory")
+    ):
+        return None
+    return OutOfMemoryError(
+        "not enough memory; lower --batch-size, --mc-samples, --max-filters, --image-size "
+        "or --count"
+    )
+
+
+def _dispatch(args: list[str]) -> None:
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+    elif args[0] == "--version":
+        print(f"convvae {version('convvae')}")
+    elif args[0] in COMMANDS:
+        COMMANDS[args[0]](args[1:])
+    else:
+        hint = did_you_mean(args[0], COMMANDS)
+        raise UsageError(f"no command {args[0]!r}{hint}; see convvae --help")
+
+
+def overview() -> str:
+    """What `convvae --help` prints."""
+    lines = [
+        "usage: convvae COMMAND ...",
+        "",
+        "Train convolutional variational autoencoders on images, look inside them, ship them.",
+        "",
+    ]
+    lines += [f"  {name:<12} {command.__doc__}" for name, command in COMMANDS.items()]
+    lines += [
+        "",
+        "convvae COMMAND --help lists the flags; --debug shows the traceback of an error.",
+        "A first run, in under a minute: convvae train digits --image-size 32",
+    ]
+    return "\n".join(lines)

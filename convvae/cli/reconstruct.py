@@ -1,0 +1,41 @@
+"""`convvae reconstruct`: images beside their reconstructions as a PNG file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from tyro.conf import FlagCreatePairsOff
+
+from convvae.cli.common import DataOptions, as_trained, open_images, open_model
+from convvae.cli.flags import parse
+from convvae.config import UserPath
+
+
+class ReconstructOptions(DataOptions):
+    """Write a grid of images, each with its reconstruction at its right."""
+
+    rec_testdata: FlagCreatePairsOff[bool] = False
+    """Take test images instead of training images."""
+    outdir: UserPath = Path("reconstructions")
+    """Folder for reconstructions-train.png or reconstructions-test.png."""
+    count: int = Field(default=64, ge=1, le=100_000)
+    """Number of images, the first of the set."""
+    rows: int = Field(default=8, ge=1)
+    """Rows of the grid."""
+
+
+def reconstruct(args: list[str]) -> None:
+    """Write images beside their reconstructions."""
+    options = parse(ReconstructOptions, args, "convvae reconstruct")
+    vae, metadata = open_model(options)
+    from convvae.evaluation import reconstruction
+    from convvae.images import sheets
+
+    split = "test" if options.rec_testdata else "train"
+    source = open_images(options, metadata, split)
+    images = as_trained(source.images, metadata, split)[: options.count]
+    sheet = sheets.paired_grid(images, reconstruction.reconstruct(vae, images), options.rows)
+    path = options.outdir / f"reconstructions-{split}.png"
+    sheets.save_png(path, sheet)
+    print(f"wrote {path}: {len(images)} {split} images of {source.name}, each beside its own")

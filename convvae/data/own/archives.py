@@ -1,0 +1,207 @@
+"""Zip and tar archives of images, read from where they are.
+
+Nothing is unpacked to the disk, so no member can land outside of a folder; members whose paths
+point outside are refused all the same, since others use names as paths. What an archive may expand
+to is bounded.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from convvae.data.cache.worker import digest
+from convvae.data.decode import MAX_FILE_BYTES
+from convvae.data.items import Bad, Item, changed, is_image_name
+from convvae.errors import CorruptDataError, UnknownDataError
+
+MAX_RATIO = 200
+"""An archive may expand to so many times its own size..."""
+MAX_FREE = 1 << 30
+"""...or to this many bytes, if that is more."""
+MAX_MEMBERS = 20_000_000
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def check_expansion(path: Path, packed: int, members: int, size: int) -> None:
+    """Refuse an archive that expands without bound.
+
+    Args:
+        path: The archive.
+        packed: Its size in bytes.
+        members: How many files it holds, as far as is known.
+        size: How many bytes they are, as far as is known.
+
+    Raises:
+        CorruptDataError: it is more than `MAX_MEMBERS`, or more bytes than `MAX_FREE` and
+            `MAX_RATIO` times its size.
+    """
+    if members > MAX_MEMBERS or size > max(MAX_FREE, MAX_RATIO * packed):
+        raise CorruptDataError(
+            f"{path} of {packed:,} bytes expands to {size:,} bytes or more in {members:,} files: "
+            "refused as a bomb; unpack it yourself if you trust it"
+        )
+
+
+class _Archive:
+    """One file that holds many."""
+
+    by_path = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.title = path.name
+        self.remarks: tuple[str, ...] = ()
+        self.state = changed(path)
+
+    def stamp(self) -> str:
+        """Path, size and times of the archive."""
+        return digest(f"{self.path.resolve()} {self.state}".encode(errors="surrogateescape"))
+
+    def outline(self) -> str:
+        """Size of the archive."""
+        return digest(f"{type(self).__name__} {self.state[0]}".encode())
+
+    def newest(self) -> float:
+        """When the archive was changed."""
+        return self.state[2] / 1e9
+
+    def count(self) -> int | None:
+        """Unknown before it is read."""
+        return None
+
+    def check(self, members: int, size: int) -> None:
+        """Refuse an archive that expands without bound, as `check_expansion`."""
+        check_expansion(self.path, self.state[0], members, size)
+
+    def _broken(self, error: Exception) -> CorruptDataError:
+        return CorruptDataError(f"{self.path} is damaged ({error}); fetch it again")
+
+
+class Zip(_Archive):
+    """A zip archive: images in the order of their paths."""
+
+    def items(self) -> Iterator[Item]:
+        """The images, each read when its turn comes.
+
+        Raises:
+            CorruptDataError: the archive is damaged or expands without bound.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                members = archive.infolist()
+                self.check(len(members), sum(member.file_size for member in members))
+                files = sorted((m for m in members if not m.is_dir()), key=lambda m: m.filename)
+                images = [m for m in files if is_image_name(m.filename)]
+                self.remarks = _passed_over(len(files) - len(images))
+                for member in images:
+                    yield Item(member.filename, _member(archive, member))
+        except _BROKEN as error:
+            raise self._broken(error) from error
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Bad:
+    if bad := _refused(member.filename, member.file_size):
+        return bad
+    if member.flag_bits & 1:
+        return Bad("encrypted")
+    try:
+        with archive.open(member) as file:
+            # One byte more than declared is never asked for: zipfile stops there and checks.
+            return file.read(member.file_size)
+    except (*_BROKEN, NotImplementedError, OSError) as error:
+        return Bad(f"damaged in the archive: {error}")
+
+
+class Tar(_Archive):
+    """A tar archive, plain or compressed: images in the order in which they were packed."""
+
+    def items(self) -> Iterator[Item]:
+        """The images, in one pass.
+
+        Raises:
+            CorruptDataError: the archive is damaged or expands without bound.
+        """
+        others = 0
+        try:
+            with tarfile.open(self.path, "r:*") as archive:
+                bounded = _Bounded(self, archive)
+                archive.fileobj = bounded  # pyright: ignore[reportAttributeAccessIssue]
+                for number, member in enumerate(archive, 1):
+                    self.check(number, 0)
+                    if member.isreg() and is_image_name(member.name.removeprefix("./")):
+                        yield Item(member.name.removeprefix("./"), _tar_member(archive, member))
+                    else:
+                        others += not member.isdir()
+                    # tarfile keeps every member that it has seen.
+                    archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+        except _BROKEN as error:
+            raise self._broken(error) from error
+        except OSError as error:
+            raise self._broken(error) from error
+        self.remarks = _passed_over(others)
+
+
+class _Bounded:
+    """The stream of an archive, which refuses to be read further than an archive may expand."""
+
+    def __init__(self, owner: _Archive, archive: tarfile.TarFile) -> None:
+        assert archive.fileobj is not None
+        self.file = cast("IO[bytes]", archive.fileobj)
+        self.check = owner.check
+        self.tell = self.file.tell
+        self.close = self.file.close
+
+    def read(self, size: int = -1) -> bytes:
+        self.check(0, self.file.tell() + max(size, 0))
+        return self.file.read(size)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        self.check(0, place)
+        return self.file.seek(place, whence)
+
+
+def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Bad:
+    if bad := _refused(member.name, member.size):
+        return bad
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
+def _refused(name: str, size: int) -> Bad | None:
+    """Why a member is not read at all."""
+    if (
+        name.startswith(("/", "\\"))
+        or ".." in name.replace("\\", "/").split("/")
+        or ":" in name[:2]
+    ):
+        return Bad("its path points outside of the archive")
+    if size > MAX_FILE_BYTES:
+        return Bad(f"{size >> 20} MiB are too much for an image")
+    return None
+
+
+def _passed_over(count: int) -> tuple[str, ...]:
+    return (f"{count} files that are no images were passed over",) if count else ()
+
+
+def open_archive(path: Path) -> Zip | Tar:
+    """A zip or tar archive, told apart by content.
+
+    Raises:
+        UnknownDataError: it is neither, or cannot be read.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            return Zip(path)
+        if tarfile.is_tarfile(path):
+            return Tar(path)
+    except (OSError, *_BROKEN) as error:
+        raise UnknownDataError(f"cannot read {path} as an archive ({error})") from error
+    raise UnknownDataError(f"{path} is neither a zip nor a tar archive, or is damaged")

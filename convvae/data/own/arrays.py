@@ -1,0 +1,274 @@
+"""Arrays of images: `.npy`, `.npz`, idx. Rows are read as they are needed, never unpickled.
+
+Images are uint8 (0 to 255), bool, uint16 (the high byte is kept) or floats in [0, 1] (rounded to
+the nearest of 256 levels), shaped `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with 1 to 4
+channels; which of the last two is told by where there are so few.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from convvae.data.cache.worker import digest
+from convvae.data.items import Item, changed
+from convvae.data.own.archives import check_expansion
+from convvae.data.published.idx import idx_rows, idx_shape, read_idx
+from convvae.errors import CorruptDataError
+
+IMAGE_KEYS = ("images", "x")
+LABEL_KEYS = ("labels", "y")
+_CHUNK_BYTES = 1 << 24
+_MAX_CHANNELS = 4
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
+
+
+class _Arrays:
+    """One file that holds an array of images."""
+
+    by_path = False
+    remarks: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.title = path.name
+        self.state = changed(path)
+        self.rows: int | None = None
+
+    def stamp(self) -> str:
+        """Path, size and times of the file."""
+        return digest(f"{self.path.resolve()} {self.state}".encode(errors="surrogateescape"))
+
+    def outline(self) -> str:
+        """Size of the file."""
+        return digest(f"{type(self).__name__} {self.state[0]}".encode())
+
+    def newest(self) -> float:
+        """When the file was changed."""
+        return self.state[2] / 1e9
+
+    def count(self) -> int | None:
+        """Number of images, once the header was read."""
+        return self.rows
+
+    def _numbered(
+        self, shape: tuple[int, ...], chunks: Iterator[np.ndarray], labels: np.ndarray | None
+    ) -> Iterator[Item]:
+        """Items from chunks of rows.
+
+        Raises:
+            CorruptDataError: the shape, the values or the labels are not those of images.
+        """
+        where = self.path
+        last = _channels_last(shape, where)
+        self.rows = shape[0]
+        if labels is not None and labels.shape != (shape[0],):
+            raise CorruptDataError(
+                f"{where} has {shape[0]} images but labels of shape {list(labels.shape)}; "
+                f"expected [{shape[0]}]"
+            )
+        row = 0
+        for chunk in chunks:
+            pixels = _as_bytes(chunk, row, where)
+            if pixels.ndim == 3:
+                pixels = pixels[..., None]
+            elif not last:
+                pixels = pixels.transpose(0, 2, 3, 1)
+            for image in pixels:
+                label = None if labels is None else int(labels[row])
+                yield Item(str(row), np.ascontiguousarray(image), label)
+                row += 1
+
+
+class Npy(_Arrays):
+    """A `.npy` file of images."""
+
+    def items(self) -> Iterator[Item]:
+        """The rows.
+
+        Raises:
+            CorruptDataError: it is damaged, or no array of images.
+        """
+        with _Reading(self.path), self.path.open("rb") as file:
+            shape, dtype = _header(file, str(self.path))
+            yield from self._numbered(shape, _rows(file, shape, dtype, str(self.path)), None)
+
+
+class Npz(_Arrays):
+    """A `.npz` file with `images` (or `x`), and perhaps `labels` (or `y`)."""
+
+    def items(self) -> Iterator[Item]:
+        """The rows.
+
+        Raises:
+            CorruptDataError: it is damaged, or holds no images, or labels of another length.
+        """
+        with _Reading(self.path), zipfile.ZipFile(self.path) as archive, ExitStack() as stack:
+            check_expansion(
+                self.path, self.state[0], 0, sum(m.file_size for m in archive.infolist())
+            )
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            images = next((key for key in IMAGE_KEYS if key in names), None)
+            if images is None:
+                raise CorruptDataError(
+                    f"{self.path} holds {', '.join(names) or 'nothing'}; expected an array named "
+                    f"{' or '.join(IMAGE_KEYS)}, and perhaps {' or '.join(LABEL_KEYS)}"
+                )
+            key = next((key for key in LABEL_KEYS if key in names), None)
+            labels = None if key is None else self._labels(archive, key)
+            where = f"{images} in {self.path}"
+            file = stack.enter_context(archive.open(f"{images}.npy"))
+            shape, dtype = _header(file, where)
+            yield from self._numbered(shape, _rows(file, shape, dtype, where), labels)
+
+    def _labels(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+        where = f"{key} in {self.path}"
+        with archive.open(f"{key}.npy") as file:
+            shape, dtype = _header(file, where)
+            if dtype.kind not in "iu" or len(shape) != 1:
+                raise CorruptDataError(
+                    f"{where} has dtype {dtype} and shape {list(shape)}; expected whole numbers "
+                    "of shape [N]"
+                )
+            chunks = list(_rows(file, shape, dtype, where))
+            return np.concatenate(chunks) if chunks else np.zeros(0, dtype)
+
+
+class Idx(_Arrays):
+    """An idx file of images, plain or gzip; labels from the file that MNIST's names put beside."""
+
+    def items(self) -> Iterator[Item]:
+        """The rows.
+
+        Raises:
+            CorruptDataError: it or its labels are damaged, or not of the right shape.
+        """
+        shape = idx_shape(self.path)
+        beside = self.path.with_name(
+            self.path.name.replace("images", "labels").replace("idx3", "idx1")
+        )
+        labels = read_idx(beside) if beside != self.path and beside.is_file() else None
+        if labels is not None:
+            self.remarks = (f"labels from {beside.name}",)
+        rows = max(1, _CHUNK_BYTES // max(1, math.prod(shape[1:])))
+        yield from self._numbered(shape, idx_rows(self.path, rows), labels)
+
+
+class _Reading:
+    """Turn what numpy and zipfile raise for a damaged file into one line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _BROKEN):
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CorruptDataError(f"{self.path} is damaged or no array ({reason})") from error
+
+
+def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an array in the npy format.
+
+    Raises:
+        CorruptDataError: it holds Python objects, which only unpickling could read, or is in
+            Fortran's order.
+        ValueError: it is not in the npy format.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the npy format")
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise CorruptDataError(
+            f"{where} holds pickled Python objects, which are refused: unpickling runs whatever "
+            "is in the file; save a plain array of uint8"
+        )
+    if fortran and len(shape) > 1:
+        raise CorruptDataError(
+            f"{where} is in Fortran's order; save numpy.ascontiguousarray of it instead"
+        )
+    return shape, dtype
+
+
+def _rows(
+    file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, where: str
+) -> Iterator[np.ndarray]:
+    """The rows of an array, a few MiB at a time."""
+    size = math.prod(shape[1:]) * dtype.itemsize
+    step = max(1, _CHUNK_BYTES // max(1, size))
+    for start in range(0, shape[0], step):
+        count = min(step, shape[0] - start)
+        data = file.read(count * size)
+        if len(data) != count * size:
+            raise CorruptDataError(
+                f"{where} is truncated: its header promises {list(shape)} of {dtype}, row "
+                f"{start + len(data) // max(1, size)} is not whole"
+            )
+        yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
+
+
+def _channels_last(shape: tuple[int, ...], where: Path) -> bool:
+    """Whether the channels come last.
+
+    Raises:
+        CorruptDataError: the shape is not that of images, or both readings are possible.
+    """
+    if len(shape) == 3 and min(shape) > 0:
+        return True
+    if len(shape) == 4 and min(shape) > 0:
+        last, first = shape[3] <= _MAX_CHANNELS, shape[1] <= _MAX_CHANNELS
+        if last and first:
+            raise CorruptDataError(
+                f"{where} has shape {list(shape)}: both axis 1 and axis 3 could be the channels; "
+                "give images of more than 4 pixels a side"
+            )
+        if last or first:
+            return last
+    raise CorruptDataError(
+        f"{where} has shape {list(shape)}; expected [N, H, W], [N, H, W, C] or [N, C, H, W] with "
+        "1 to 4 channels"
+    )
+
+
+def _as_bytes(values: np.ndarray, row: int, where: Path) -> np.ndarray:
+    """Pixel values as uint8.
+
+    Raises:
+        CorruptDataError: the dtype or the values are not those of pixels.
+    """
+    dtype = values.dtype
+    if dtype == np.uint8:
+        return values
+    if dtype == np.bool_:
+        return values * np.uint8(255)
+    if dtype.kind == "u" and dtype.itemsize == 2:
+        return (values >> 8).astype(np.uint8)
+    if dtype.kind != "f":
+        raise CorruptDataError(
+            f"{where} has dtype {dtype}; expected uint8, uint16, bool, or floats in [0, 1]"
+        )
+    axes = tuple(range(1, values.ndim))
+    finite = np.isfinite(values).all(axes)
+    if not finite.all():
+        found = row + int(np.argmin(finite))
+        raise CorruptDataError(f"{where}: image {found} holds NaN or infinity")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 1:
+        raise CorruptDataError(
+            f"{where} holds floats from {low:g} to {high:g}; expected [0, 1]: scale them first"
+        )
+    return np.rint(values.astype(np.float32) * 255).astype(np.uint8)

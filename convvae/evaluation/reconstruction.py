@@ -1,0 +1,54 @@
+"""Reconstructions from the posterior's mean, and how near they are to the images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from convvae.data.pixels import to_unit
+from convvae.evaluation.encode import batch_size, evaluating
+from convvae.evaluation.estimates import Undefined
+from convvae.images.ssim import SSIM_WINDOW, ssim
+from convvae.model.vae import VAE
+
+
+def reconstruct(vae: VAE, images: Tensor) -> Tensor:
+    """Means of p(x|z) at the location of q(z|x): deterministic.
+
+    Args:
+        vae: The model.
+        images: uint8, shape [N, C, H, W].
+
+    Returns:
+        float32 in [0, 1], shape [N, C, H, W], on the CPU.
+    """
+    with evaluating(vae):
+        parts = (to_unit(part.to(vae.device)) for part in images.split(batch_size(vae)))
+        return torch.cat([vae.decode(vae.encode(x).location).mean.cpu() for x in parts])
+
+
+def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Undefined]:
+    """How near images are to their reconstructions from the posterior's location.
+
+    Args:
+        vae: The model.
+        images: uint8, shape [N, C, H, W].
+
+    Returns:
+        The mean squared error of a value, and the structural similarity, each shape [N], float64;
+        the latter is not defined for images smaller than its window.
+    """
+    height, width = images.shape[-2:]
+    errors: list[Tensor] = []
+    similarities: list[Tensor] = []
+    for part in images.split(batch_size(vae)):
+        x, mean = to_unit(part), reconstruct(vae, part)
+        errors.append((mean - x).square().flatten(1).mean(1).double())
+        if min(height, width) >= SSIM_WINDOW:
+            similarities.append(ssim(x, mean))
+    if not similarities:
+        reason = (
+            f"images of {height}x{width} are smaller than its {SSIM_WINDOW}x{SSIM_WINDOW} window"
+        )
+        return torch.cat(errors), Undefined(reason)
+    return torch.cat(errors), torch.cat(similarities)

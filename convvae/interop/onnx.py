@@ -1,0 +1,56 @@
+"""A model as ONNX files: encoder, decoder and vae."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from convvae.errors import ModelMismatchError, missing_extra
+from convvae.files import atomic, make_folder
+from convvae.interop.graphs import graphs, quiet, traced
+from convvae.model.checkpoint import ModelMetadata, shareable
+from convvae.model.vae import VAE
+
+MAX_ONNX_BYTES = 2**31 - 2**20
+"""Bytes of weights that one ONNX file can hold: protobuf counts in 31 bits."""
+
+
+def export_onnx(vae: VAE, metadata: ModelMetadata, folder: Path) -> list[Path]:
+    """Write encoder.onnx, decoder.onnx and vae.onnx, each checked by onnx's own checker.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+        ModelMismatchError: the weights are more than a file can hold.
+        OutputError: the folder cannot be written.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise missing_extra("exporting to ONNX", "onnx") from error
+    size = sum(value.nbytes for value in vae.state_dict().values())
+    if size > MAX_ONNX_BYTES:
+        raise ModelMismatchError(
+            f"the weights are {size / 1e9:.1f} GB, and an ONNX file holds 2: use --format pt2"
+        )
+    written: list[Path] = []
+    make_folder(folder)
+    for name, graph in graphs(vae).items():
+        with quiet():
+            program = torch.onnx.export(
+                traced(graph),
+                input_names=[graph.input],
+                output_names=graph.outputs,
+                dynamo=True,
+                verbose=False,
+            )
+        assert program is not None
+        model = program.model_proto
+        entry = model.metadata_props.add()
+        entry.key, entry.value = "convvae", shareable(metadata).model_dump_json()
+        onnx.checker.check_model(model, full_check=True)
+        written.append(folder / f"{name}.onnx")
+        with atomic(written[-1]) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+    return written

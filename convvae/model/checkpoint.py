@@ -1,0 +1,197 @@
+"""Model files and run folders: safetensors beside readable JSON, every write atomic.
+
+A model file is one safetensors file whose metadata rebuilds the model: nothing is retyped, and
+nothing in it can execute. A run folder holds
+
+    config.json          the resolved settings, versions and device
+    metrics.jsonl        one line per epoch, and the running loss between
+    model.safetensors    the weights to use (the averaged ones where the run averages): the best on
+                         the validation images, or the last where none are held out
+    last.safetensors     the last weights, where the best are kept
+    resume.safetensors   what continuing needs: raw weights, optimiser state, position
+    pictures/            previews and final pictures
+    report.html          a page about the model
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from convvae.config import Binarize, Frozen, ModelConfig, ValidatedOn
+from convvae.errors import ConfigError, ImageSizeError, ModelFileError, OutputError, did_you_mean
+from convvae.files import atomic
+from convvae.model.vae import VAE
+
+MODEL_FORMAT = 1
+"""Version of the metadata; a reader refuses a newer one."""
+MODEL_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
+
+
+class ModelMetadata(Frozen):
+    """What a model file says of itself, beside the weights."""
+
+    model: ModelConfig
+    """The architecture."""
+    data: str
+    """Images that it was trained on."""
+    crop: bool = False
+    """Whether images of another aspect were cut, not padded."""
+    split: str = "auto"
+    """How images without test images of their own were divided."""
+    skip_bad: bool = False
+    """Whether files that cannot be read were left out."""
+    recipe: str | None = None
+    """Recipe that it was trained by."""
+    binarize: Binarize = "none"
+    """Whether its images were binarised, and how often."""
+    binarize_seed: int = 0
+    """Seed of the test images' draw."""
+    epochs: int
+    """Epochs that led to these weights."""
+    images: int
+    """Images seen in training until then."""
+    kept: Literal["last", "best"] = "last"
+    """Whether these are the last weights of a run, or those that did best on validation images."""
+    run_epochs: int | None = None
+    """Epochs of the whole run, where it is finished and its best weights were kept."""
+    bound: float | None = None
+    """Bound of these weights, nats per image (evaluation mode, K draws as in training); None where
+    there was none."""
+    validated_on: ValidatedOn = "test"
+    """Images that the bound is of: training images held out, or the test images."""
+    source: str | None = None
+    """Tool and file that the weights came from, where convvae did not train them."""
+    versions: dict[str, str]
+    """Versions of convvae and of what it ran on."""
+
+
+def shareable(metadata: ModelMetadata) -> ModelMetadata:
+    """The same for others: of the images, the name and not the folders of this machine."""
+    path = Path(metadata.data)
+    return metadata.model_copy(update={"data": path.name}) if path.is_absolute() else metadata
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:
+    """Write tensors and a JSON header to a safetensors file, whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"format": MODEL_FORMAT, **header}, allow_nan=False)
+    with atomic(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={"convvae": text})
+        except SafetensorError as error:
+            raise OutputError(f"cannot write {path}: {error}; is the disk full?") from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file written by `save_tensors`: its tensors (on the CPU) and its header.
+
+    Raises:
+        ModelFileError: the file is absent, truncated, not safetensors, not ours or too new.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("convvae")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(
+            f"cannot read {path}: {error}; the file is damaged or not a safetensors file, "
+            "use another copy or train again"
+        ) from error
+    if text is None:
+        raise ModelFileError(
+            f"{path} is a safetensors file, but not one of convvae's: it does not say which model "
+            "its weights belong to; use a file that `convvae train` wrote, or `convvae import` it"
+        )
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise ModelFileError(f"{path}: the metadata is not JSON ({error})") from error
+    if not isinstance(header, dict) or header.pop("format", None) != MODEL_FORMAT:
+        raise ModelFileError(f"{path} was written by another version of convvae; upgrade convvae")
+    return tensors, header
+
+
+def save_model(path: Path, vae: VAE, metadata: ModelMetadata) -> None:
+    """Write a model file, whole or not at all."""
+    save_tensors(path, vae.state_dict(), metadata.model_dump(mode="json"))
+
+
+def load_metadata(model: str | Path) -> ModelMetadata:
+    """What a model says of itself: the metadata of its file.
+
+    Args:
+        model: A run folder, a `.safetensors` file, or the name of a pretrained model.
+
+    Raises:
+        ModelFileError: there is no such model, or its file is not whole.
+    """
+    return _load(find_model(model))[1]
+
+
+def load_model(model: str | Path) -> tuple[VAE, ModelMetadata]:
+    """Rebuild a model in evaluation mode on the CPU, and read its metadata.
+
+    Args:
+        model: A run folder, a `.safetensors` file, or the name of a pretrained model.
+
+    Raises:
+        ModelFileError: there is no such model, or its file is not whole.
+    """
+    path = find_model(model)
+    tensors, metadata = _load(path)
+    vae = VAE(metadata.model)
+    try:
+        vae.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ModelFileError(f"the weights in {path} do not fit its settings: {reason}") from error
+    return vae.eval(), metadata
+
+
+def find_model(model: str | Path) -> Path:
+    """The model file that a user means by a run folder, a file or a pretrained name.
+
+    Raises:
+        ModelFileError: it is none of them.
+    """
+    name, known = str(model), pretrained_models()
+    for path in (Path(model), Path(model) / MODEL_FILE) if name else ():
+        if is_file(path):
+            return path
+    if name in known:
+        return known[name]
+    raise ModelFileError(
+        f"no model {name!r}: give a run folder with a finished epoch, a .safetensors file, or one "
+        "of the pretrained "
+        f"models: {', '.join(known) or 'none'}{did_you_mean(name, known)}"
+    )
+
+
+def pretrained_models() -> dict[str, Path]:
+    """The models shipped with the package, name -> model file."""
+    folder = Path(str(resources.files("convvae"))) / "pretrained"
+    return {path.parent.name: path for path in sorted(folder.glob(f"*/{MODEL_FILE}"))}
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there and its folder may be entered."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], ModelMetadata]:
+    tensors, header = load_tensors(path)
+    try:
+        return tensors, ModelMetadata.checked(header, str(path))
+    except (ConfigError, ImageSizeError) as error:
+        raise ModelFileError(f"{error}; the file's metadata is not a model's") from error

@@ -1,0 +1,169 @@
+"""The VAE: encode an image to q(z|x), decode a latent to p(x|z), and the prior p(z)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from convvae.config import ModelConfig
+from convvae.distributions import (
+    HEADS,
+    ConditionalFlow,
+    DiagonalGaussian,
+    FlowPrior,
+    FullGaussian,
+    LearnedMixture,
+    Likelihood,
+    Posterior,
+    Prior,
+    StandardNormal,
+    VampPrior,
+    kl_divergence,
+)
+from convvae.model.ladder import LadderPosterior, LadderPrior
+from convvae.networks import NETWORKS, BottomUp, Decoder, Encoder, TopDown, wide
+
+LOGVAR_RANGE = (-20.0, 10.0)
+"""Log-variances are clamped to this range, so that exp(logvar) neither overflows nor vanishes."""
+
+
+class Draw(NamedTuple):
+    """K draws of z per image from q(z|x), and what follows from them."""
+
+    q: Posterior
+    """The posterior."""
+    z: Tensor
+    """The draws, shape [K, B, D]."""
+    p: Likelihood
+    """p(x|z), over x of shape [K, B, C, H, W]."""
+    kl: Tensor
+    """KL(q(z|x) || p(z)), nats, shape [B]: exact where it has a closed form, else by the draws."""
+    log_ratio: Callable[[], Tensor]
+    """log p(z) - log q(z|x) of each draw, nats, shape [K, B], computed when it is asked for."""
+    kl_per_group: Tensor | None
+    """The part of each group of a ladder in the KL, shape [L, B]; None of other networks."""
+
+
+class VAE(nn.Module):
+    """A convolutional variational autoencoder.
+
+    It knows no objective, optimiser or file. In training mode batch normalisation uses the
+    statistics of the batch, in evaluation mode (`vae.eval()`) its running averages.
+
+    Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+
+    Examples:
+        >>> vae = VAE(ModelConfig(image_size=(28, 28), channels=1, latent_dims=2))
+        >>> q = vae.encode(torch.rand(5, 1, 28, 28))
+        >>> p = vae.decode(q.location)
+        >>> p.mean.shape
+        torch.Size([5, 1, 28, 28])
+    """
+
+    encoder: Encoder | BottomUp
+    decoder: Decoder | TopDown
+    prior: Prior
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.head = HEADS[config.likelihood](config.variance)
+        self.flow = None
+        if config.network == "ladder":
+            self._make_ladder()
+        else:
+            self._make_pair()
+
+    def _make_ladder(self) -> None:
+        config, outputs = self.config, self.head.channels(self.config.channels)
+        width, fold = config.max_filters, config.fold
+        self.encoder = BottomUp(config.plan, config.channels, width, fold)
+        self.decoder = TopDown(config.plan, config.image_size, outputs, width, fold)
+        self.prior = LadderPrior(self.decoder)
+
+    def _make_pair(self) -> None:
+        config, dims = self.config, self.config.latent_dims
+        pair = NETWORKS[config.network]
+        more = {"depth": config.depth} if pair.has_depth else {}
+        spread = dims * (dims + 1) // 2 if config.posterior == "full" else dims
+        self.encoder = pair.encoder(
+            config.image_size, config.channels, config.max_filters, dims, spread, **more
+        )
+        outputs = self.head.channels(config.channels)
+        self.decoder = pair.decoder(config.image_size, outputs, config.max_filters, dims, **more)
+        self.flow = ConditionalFlow(dims) if config.posterior == "flow" else None
+        self.prior = self._make_prior()
+
+    def _make_prior(self) -> Prior:
+        config = self.config
+        match config.prior:
+            case "normal":
+                return StandardNormal(config.latent_dims)
+            case "mixture":
+                return LearnedMixture(config.latent_dims, config.prior_components)
+            case "flow":
+                return FlowPrior(config.latent_dims)
+            case "vamp":
+                shape = (config.channels, *config.image_size)
+                return VampPrior(
+                    config.latent_dims, config.prior_components, shape, self._components
+                )
+
+    def _components(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and logvar of images' posteriors, which a VampPrior mixes."""
+        q = self.encode(images)
+        assert isinstance(q, DiagonalGaussian)
+        return q.mu, q.logvar
+
+    def encode(self, x: Tensor) -> Posterior:
+        """Images x [B, C, H, W] in [0, 1] -> posterior q(z|x) over z [B, D]."""
+        if isinstance(self.decoder, TopDown):
+            return LadderPosterior(self.decoder, self.encoder(x))
+        mu, spread = self.encoder(x)
+        mu, spread, dims = wide(mu), wide(spread), self.config.latent_dims
+        logvar = spread[:, :dims].clamp(*LOGVAR_RANGE)
+        if self.config.posterior == "full":
+            return FullGaussian(mu, logvar, spread[:, dims:])
+        base = DiagonalGaussian(mu, logvar)
+        return base if self.flow is None else self.flow(base)
+
+    def draw(self, q: Posterior, eps: Tensor) -> Draw:
+        """Draw z ~ q(z|x) with all that follows from it: p(x|z), and how q differs from p(z).
+
+        Args:
+            q: Posteriors of B images, from `encode`.
+            eps: Standard normal noise, shape [K, B, D].
+        """
+        if isinstance(q, LadderPosterior):
+            found = q.descend(eps)
+            kl = found.kl.mean(1)
+            p = self.head(wide(found.output))
+            return Draw(q, found.z, p, kl.sum(0), lambda: found.log_ratio, kl)
+        z = q.rsample(eps)
+        kl = kl_divergence(q, self.prior, z)
+        return Draw(q, z, self.decode(z), kl, lambda: self.prior.log_prob(z) - q.log_prob(z), None)
+
+    def decode(self, z: Tensor) -> Likelihood:
+        """Latents z [..., D] -> likelihood p(x|z) over x [..., C, H, W]."""
+        output = self.decoder(z.reshape(-1, z.shape[-1]))
+        return self.head(wide(output.reshape(*z.shape[:-1], *output.shape[1:])))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def num_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the settings of the model and its size."""
+        config = self.config.model_dump(mode="json")
+        config["image_size"] = "x".join(str(side) for side in self.config.image_size)
+        lines = "".join(f"<tr><th>{name}<td>{value}" for name, value in config.items())
+        size = f"{self.num_parameters():,} trainable parameters"
+        return f"<p>VAE, {size}, on {self.device}</p><table>{lines}</table>"

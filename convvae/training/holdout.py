@@ -1,0 +1,113 @@
+"""The images of a run: those to train on, those that choose the kept weights, and the test images.
+
+The last choose nothing. Which of the training images are held out for validation is drawn by the
+seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from convvae import data, runtime
+from convvae.config import TrainConfig, ValidatedOn
+from convvae.data.pixels import binarize_once
+
+MOST_HELD_OUT = 5000
+"""Validation images, at most: a bound of so many is known well enough to compare epochs by."""
+FEWEST_HELD_OUT = 2
+"""Images to train on, at least: batch normalisation needs two."""
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """The images of a run, of its size and channels, binarised as it asks for."""
+
+    source: data.ImageSet
+    """The training images, with those held out among them."""
+    rows: Tensor
+    """Places in `source` of the images to train on, int64 [N], rising."""
+    held_out: data.ImageSet | None
+    """Those that are not, which choose the kept weights."""
+    test: data.ImageSet
+
+    @property
+    def validation(self) -> data.ImageSet:
+        """What `val_*` is of: the images held out, or the test images where none are."""
+        return self.test if self.held_out is None else self.held_out
+
+    @property
+    def validated_on(self) -> ValidatedOn:
+        """Which of the two they are."""
+        return "test" if self.held_out is None else "validation"
+
+    def in_words(self, share: float) -> str:
+        """Which images `val_*` is of, and which weights are kept, when a share was asked for."""
+        count, total = f"{len(self.validation):,}", f"{len(self.source):,}"
+        if self.held_out is not None:
+            return (
+                f"validation: {count} of {total} training images are held out by the seed; val_* "
+                "are of them, and the weights that do best on them are kept"
+            )
+        none = f"{total} training images are too few to hold any out" if share else "none held out"
+        return (
+            f"validation: {none}; val_* are of the {count} test images, which choose nothing, and "
+            "the last weights are kept"
+        )
+
+
+def load_run_images(config: TrainConfig) -> RunImages:
+    """The images of a run, divided.
+
+    Raises:
+        ConvvaeError: they cannot be loaded, each reason with its own class.
+    """
+    source, test = load_images(config, "train"), load_images(config, "test")
+    held = held_out(len(source), config.validation, config.seed)
+    if not len(held):
+        return RunImages(source, torch.arange(len(source)), None, test)
+    kept = torch.ones(len(source), dtype=torch.bool)
+    kept[held] = False
+    validation = source.take(held)
+    if config.binarize == "dynamic":
+        drawn = binarize_once(validation.images, "validation", config.binarize_seed)
+        validation = replace(validation, images=drawn)
+    return RunImages(source, kept.nonzero().squeeze(1), validation, test)
+
+
+def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
+    """The run's images of a split, of its size and channels.
+
+    `limit` cuts the training images only. Test images are binarised once if the run binarises at
+    all, training images if it does so once.
+    """
+    prepare = data.Preparation(
+        image_size=config.image_size,
+        channels=config.channels,
+        crop=config.crop,
+        split=config.split,
+        skip_bad=config.skip_bad,
+    )
+    limit = config.limit if split == "train" else None
+    found = data.load(config.data, split, data_dir=config.data_dir, limit=limit, prepare=prepare)
+    if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
+        return replace(found, images=binarize_once(found.images, split, config.binarize_seed))
+    return found
+
+
+def held_out(count: int, share: float, seed: int) -> Tensor:
+    """Places of the images held out: at least one and at most `MOST_HELD_OUT`, drawn by the seed.
+
+    Args:
+        count: Number of images.
+        share: Of them that is held out; 0 holds out none.
+        seed: Of the draw.
+
+    Returns:
+        int64 [n], rising; none where fewer than `FEWEST_HELD_OUT` would be left to train on.
+    """
+    wanted = min(MOST_HELD_OUT, max(1, round(share * count))) if share else 0
+    order = torch.randperm(count, generator=runtime.generator(seed, "validation"))
+    return order[: max(0, min(wanted, count - FEWEST_HELD_OUT))].sort().values

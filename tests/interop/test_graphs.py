@@ -1,0 +1,165 @@
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from test_weights import made
+
+from convvae.cli.main import main
+from convvae.config import Network
+from convvae.errors import MissingExtraError, ModelMismatchError
+from convvae.interop import graphs
+from convvae.interop import onnx as onnx_module
+from convvae.interop.torch_export import export_programs
+from convvae.model.checkpoint import ModelMetadata, save_model
+
+TOLERANCE = 1e-4
+SMALL = {"image_size": (12, 20), "max_filters": 4}
+
+
+def facts_of(vae):
+    return ModelMetadata(model=vae.config, data="digits", epochs=0, images=0, versions={})
+
+
+def outputs(graph, x):
+    with torch.no_grad():
+        found = graph.module(x)
+    return found if isinstance(found, tuple) else (found,)
+
+
+@pytest.mark.parametrize("network", Network.__args__)
+def test_onnx_of_every_network_passes_the_checker_and_agrees_at_any_batch(network, tmp_path):
+    vae = made(network, **SMALL, **({"depth": 1} if network == "residual" else {}))
+    written = onnx_module.export_onnx(vae, facts_of(vae), tmp_path)
+    assert [path.name for path in written] == ["encoder.onnx", "decoder.onnx", "vae.onnx"]
+    for path, graph in zip(written, graphs.graphs(vae).values(), strict=True):
+        onnx.checker.check_model(str(path), full_check=True)
+        session = onnxruntime.InferenceSession(str(path))
+        assert [output.name for output in session.get_outputs()] == graph.outputs
+        for batch in (1, 7, 256):
+            x = torch.rand(batch, *graph.shape)
+            theirs = session.run(None, {graph.input: x.numpy()})
+            for their, our in zip(theirs, outputs(graph, x), strict=True):
+                assert our.std() > 1e-3
+                np.testing.assert_allclose(their, our.numpy(), atol=TOLERANCE)
+
+
+def test_the_graphs_are_the_model():
+    vae = made("upsample", **SMALL)
+    x, z = torch.rand(4, 3, 12, 20), torch.randn(4, 3)
+    found = graphs.graphs(vae)
+    with torch.no_grad():
+        q = vae.encode(x)
+        assert torch.equal(found["encoder"].module(x)[0], q.location)
+        assert torch.equal(found["decoder"].module(z), vae.decode(z).mean)
+        assert torch.equal(found["vae"].module(x), vae.decode(q.location).mean)
+
+
+def test_programs_of_torch_export_agree_at_any_batch(tmp_path):
+    vae = made("pooled", posterior="full", likelihood="discretized-logistic-mixture", **SMALL)
+    for path, graph in zip(
+        export_programs(vae, facts_of(vae), tmp_path),
+        graphs.graphs(vae).values(),
+        strict=True,
+    ):
+        facts = {"convvae.json": ""}
+        program = torch.export.load(path, extra_files=facts)
+        assert json.loads(facts["convvae.json"])["model"]["network"] == "pooled"
+        for batch in (1, 9):
+            x = torch.rand(batch, *graph.shape)
+            found = program.module()(x)
+            found = found if isinstance(found, tuple) else (found,)
+            for their, our in zip(found, outputs(graph, x), strict=True):
+                torch.testing.assert_close(their, our, atol=TOLERANCE, rtol=0)
+
+
+def test_the_encoder_of_a_flow_gives_its_location_at_any_batch():
+    graph = graphs.graphs(made("transposed", posterior="flow", **SMALL))["encoder"]
+    assert graph.outputs == ["location"]
+    program = graphs.traced(graph).module()  # saved and loaded again
+    for batch in (1, 9):
+        x = torch.rand(batch, *graph.shape)
+        (location,) = program(x)
+        torch.testing.assert_close(location, outputs(graph, x)[0], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("prior", ["normal", "vamp"])
+def test_a_file_holds_the_weights_of_its_graph_alone(prior, tmp_path):
+    vae = made("residual", depth=1, prior=prior, prior_components=50, **SMALL)
+    encoder, decoder = (
+        sum(value.numel() for value in half.state_dict().values())
+        for half in (vae.encoder, vae.decoder)
+    )
+    expected = [encoder, decoder, encoder + decoder]
+    found = export_programs(vae, facts_of(vae), tmp_path)
+    held = [sum(v.numel() for v in torch.export.load(path).state_dict.values()) for path in found]
+    assert held == expected
+
+
+def test_the_axis_of_the_images_is_called_batch_and_no_path_is_inside(tmp_path):
+    vae = made("pooled", posterior="full", **SMALL)
+    for path in onnx_module.export_onnx(vae, facts_of(vae), tmp_path):
+        graph = onnx.load(path).graph
+        for value in (*graph.input, *graph.output):
+            assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+        assert str(Path.cwd()).encode() not in path.read_bytes()
+    for path in export_programs(vae, facts_of(vae), tmp_path):
+        program = torch.export.load(path)
+        assert [str(symbol) for symbol in program.range_constraints] == ["batch"]
+        with zipfile.ZipFile(path) as archive:
+            inside = b"".join(archive.read(name) for name in archive.namelist())
+        assert str(Path.cwd()).encode() not in inside
+        with pytest.raises(AssertionError, match="Guard failed"):
+            program.module()(torch.rand(2, 5))
+
+
+@pytest.mark.parametrize("likelihood", ["continuous-bernoulli", "discretized-logistic-mixture"])
+def test_means_that_are_no_sigmoid_go_out_as_they_are(likelihood, tmp_path, monkeypatch):
+    """In steep places too: the decoder's output is made a hundred times larger."""
+    vae = made("upsample", likelihood=likelihood, **SMALL)
+    z = torch.randn(5, 3)
+    with torch.no_grad():
+        for parameter in vae.decoder.upconv3.parameters():
+            parameter.mul_(100)
+        assert vae.decoder(z).abs().max() > 30
+    only = {"decoder": graphs.graphs(vae)["decoder"]}
+    monkeypatch.setattr(graphs, "graphs", lambda _: only)
+    (path,) = onnx_module.export_onnx(vae, facts_of(vae), tmp_path)
+    (found,) = onnxruntime.InferenceSession(str(path)).run(None, {"z": z.numpy()})
+    (program,) = export_programs(vae, facts_of(vae), tmp_path)
+    with torch.no_grad():
+        ours = vae.decode(z).mean.numpy()
+        theirs = torch.export.load(program).module()(z).numpy()
+    np.testing.assert_allclose(found, ours, atol=1e-5)
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    assert len(onnx.load(path).graph.node) < 400
+
+
+def test_the_command_writes_three_files_that_say_what_they_are(tmp_path, capsys):
+    vae = made("transposed", **SMALL)
+    save_model(tmp_path / "m.safetensors", vae, facts_of(vae))
+    words = ["export", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--format", "onnx"]) == 0
+    assert capsys.readouterr().out.count("wrote") == 3
+    (entry,) = onnx.load(tmp_path / "out" / "encoder.onnx").metadata_props
+    assert ModelMetadata.model_validate_json(entry.value) == facts_of(vae)
+    (tmp_path / "file").write_text("")
+    words[-1] = str(tmp_path / "file")
+    assert main([*words, "--format", "pt2"]) == 12
+    assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_a_missing_library_and_a_size_beyond_the_format_are_said(tmp_path, monkeypatch):
+    vae = made("upsample", **SMALL)
+    monkeypatch.setattr(onnx_module, "MAX_ONNX_BYTES", 1000)
+    with pytest.raises(ModelMismatchError, match="pt2"):
+        onnx_module.export_onnx(vae, facts_of(vae), tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingExtraError, match=r"convvae\[onnx\]"):
+        onnx_module.export_onnx(vae, facts_of(vae), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

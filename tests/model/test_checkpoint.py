@@ -1,0 +1,169 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from convvae.errors import ModelFileError, OutputError, RunExistsError
+from convvae.model.checkpoint import (
+    MODEL_FORMAT,
+    ModelMetadata,
+    find_model,
+    load_metadata,
+    load_model,
+    load_tensors,
+    pretrained_models,
+    save_model,
+    save_tensors,
+)
+from convvae.model.run_folder import RunFolder, next_run_folder
+from convvae.model.vae import VAE
+
+
+@pytest.fixture
+def saved(tiny_model, tmp_path):
+    vae = VAE(tiny_model)
+    metadata = ModelMetadata(
+        model=tiny_model, data="digits", epochs=3, images=300, bound=-1.5, versions={}
+    )
+    path = tmp_path / "model.safetensors"
+    save_model(path, vae, metadata)
+    return vae, metadata, path
+
+
+def test_a_model_file_rebuilds_the_model(saved):
+    vae, metadata, path = saved
+    loaded, read = load_model(path)
+    assert read == metadata == load_metadata(path)
+    assert not loaded.training
+    for name, value in vae.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_channels_last_weights_are_saved_as_they_read(saved, tmp_path):
+    vae, metadata, _ = saved
+    vae.to(memory_format=torch.channels_last)
+    save_model(tmp_path / "b.safetensors", vae, metadata)
+    loaded, _ = load_model(tmp_path / "b.safetensors")
+    assert torch.equal(loaded.encoder.conv2.weight, vae.encoder.conv2.weight)
+
+
+def test_a_truncated_file_is_refused(saved):
+    path = saved[2]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelFileError, match="damaged or not a safetensors file"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x80\x04\x95 pickle"])
+def test_what_is_not_safetensors_is_refused(content, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=str(path)):
+        load_model(path)
+
+
+def test_foreign_safetensors_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"w": torch.zeros(2)}, path)
+    with pytest.raises(ModelFileError, match="not one of convvae's"):
+        load_model(path)
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    path = tmp_path / "new.safetensors"
+    save_file(
+        {"w": torch.zeros(2)}, path, metadata={"convvae": json.dumps({"format": MODEL_FORMAT + 1})}
+    )
+    with pytest.raises(ModelFileError, match="another version"):
+        load_tensors(path)
+
+
+def test_broken_metadata_is_refused(tmp_path):
+    path = tmp_path / "new.safetensors"
+    save_file({"w": torch.zeros(2)}, path, metadata={"convvae": "{"})
+    with pytest.raises(ModelFileError, match="not JSON"):
+        load_tensors(path)
+
+
+def test_metadata_that_is_not_a_models_is_refused(tmp_path):
+    save_tensors(tmp_path / "a.safetensors", {"w": torch.zeros(2)}, {"position": {}})
+    with pytest.raises(ModelFileError, match="metadata is not a model's"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_weights_that_do_not_fit_their_settings_are_refused(saved, tmp_path):
+    vae, metadata, _ = saved
+    state = vae.state_dict() | {"encoder.conv1.bias": torch.zeros(99)}
+    save_tensors(tmp_path / "a.safetensors", state, metadata.model_dump(mode="json"))
+    with pytest.raises(ModelFileError, match=r"do not fit.*encoder.conv1.bias"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_a_model_is_a_folder_a_file_or_a_name(saved):
+    path = saved[2]
+    assert find_model(path.parent) == find_model(path) == find_model(str(path)) == path
+
+
+def test_an_unknown_model_names_what_there_is(tmp_path):
+    with pytest.raises(ModelFileError, match="pretrained"):
+        find_model("no-such-model")
+    with pytest.raises(ModelFileError, match="run folder with a finished epoch"):
+        find_model(tmp_path)
+
+
+def test_a_run_folder_is_never_taken_twice(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.config.write_text("{}")
+    with pytest.raises(RunExistsError, match=r"already holds a run.*--resume"):
+        RunFolder.create(tmp_path / "run")
+
+
+def test_an_impossible_run_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        RunFolder.create(tmp_path / "file" / "run")
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(ModelFileError, match="no run to resume"):
+        RunFolder.open(tmp_path)
+
+
+def test_metrics_are_rewound_to_a_position(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    for images in (10, 20, 30):
+        run.append_metrics({"event": "log", "epoch": images // 10, "images": images})
+        run.append_metrics({"event": "epoch", "epoch": images // 10, "images": images})
+    with run.metrics.open("a") as file:
+        file.write('{"images": 4')
+    run.rewind_metrics(epochs=1, images=20)
+    assert [(row["event"], row["images"]) for row in run.read_metrics()] == [
+        ("log", 10), ("epoch", 10), ("log", 20),
+    ]  # fmt: skip
+
+
+def test_default_folders_are_numbered(tmp_path):
+    first = next_run_folder("mnist", tmp_path)
+    assert first == tmp_path / "mnist"
+    first.mkdir()
+    assert next_run_folder("mnist", tmp_path) == tmp_path / "mnist-2"
+
+
+@pytest.mark.parametrize("name", pretrained_models())
+def test_every_pretrained_model_loads_and_is_small(name):
+    path = find_model(name)
+    vae, metadata = load_model(name)
+    assert path.stat().st_size < 8_000_000
+    assert metadata.bound is not None
+    run = RunFolder(path.parent)
+    epochs = [row for row in run.read_metrics() if row["event"] == "epoch"]
+    assert len(epochs) == metadata.epochs == run.read_config()["settings"]["epochs"]
+    assert epochs[-1]["val_bound"] == pytest.approx(metadata.bound)
+    assert vae.num_parameters() > 0
+
+
+def test_a_copied_run_folder_is_still_a_model(finished_run, tmp_path):
+    shutil.copytree(finished_run.path, tmp_path / "copy")
+    assert load_metadata(tmp_path / "copy") == load_metadata(finished_run.path)
