@@ -166,6 +166,8 @@ class Group(NamedTuple):
         return self.channels * self.height * self.width
 
 
+MAX_OUTLINE = 512
+"""Latents of a ladder's first groups that stand for an image where each is looked at."""
 LEAST_CELLS = 4
 """The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
 
@@ -282,6 +284,16 @@ class ModelConfig(Architecture):
                 name = f"{height}x{width}.{number}"
                 plan.append(Group(name, self.group_channels, height, width, start))
         return tuple(plan)
+
+    @property
+    def outline(self) -> int:
+        """Latents that are looked at one by one: all, or those of a ladder's first groups.
+
+        Of a ladder, as many whole groups as have at most `MAX_OUTLINE` latents, at least one.
+        """
+        ends = [group.start + group.size for group in self.plan]
+        few = [end for end in ends if end <= MAX_OUTLINE]
+        return (few[-1] if few else ends[0]) if ends else self.latent_dims
 
     @model_validator(mode="after")
     def _latents_of_a_ladder(self) -> Self:

@@ -38,7 +38,7 @@ ROOMS = {
         "flows", "heads", "__init__",
     ],
     "evaluation": [
-        "estimates", "encode", "encoding_files", "bounds", "reconstruction", "evaluate",
+        "estimates", "encode", "encoding_files", "bounds", "groups", "reconstruction", "evaluate",
         "latents", "fitted_priors", "distances", "probes", "sample_quality", "doctor",
         "scorecard", "__init__",
     ],

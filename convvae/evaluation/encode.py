@@ -23,6 +23,7 @@ from convvae.distributions import (
     StandardNormal,
     kl_per_latent,
 )
+from convvae.model.ladder import LadderPosterior
 from convvae.model.objectives import draw
 from convvae.model.vae import VAE
 
@@ -86,8 +87,9 @@ def posterior_means(
         visit: Called with the posterior of every `batch_size(vae)` images, in their order.
 
     Returns:
-        mu, shape [N, D], float32, and the KL in nats, shape [D], float64, on the CPU; no KL where
-        it is not a sum over the latents: for a full covariance or a learned prior.
+        mu, shape [N, D], float32 (of a ladder, those of its outline), and the KL in nats, shape
+        [D], float64, on the CPU; no KL where it is not a sum over the latents: for a full
+        covariance, a learned prior or a ladder.
     """
     locations: list[Tensor] = []
     kl = torch.zeros(vae.config.latent_dims, dtype=torch.float64)
@@ -95,7 +97,7 @@ def posterior_means(
     with evaluating(vae):
         for part in images.split(batch_size(vae)):
             q = vae.encode(to_unit(part.to(vae.device)))
-            locations.append(q.location.cpu())
+            locations.append(q.location[:, : vae.config.outline].cpu())
             visit(q)
             if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
                 kl += kl_per_latent(q, vae.prior).cpu().double().sum(0)
@@ -106,7 +108,8 @@ class Encodings(NamedTuple):
     """Numbers of N images, on the CPU."""
 
     mu: Tensor
-    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow."""
+    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow; of a ladder, the
+    means of its outline."""
     logvar: Tensor
     """Logarithm of the variance of each latent under q(z|x), shape [N, D], float32."""
     bound: Tensor
@@ -143,9 +146,10 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
         draws = draw(vae, x, noise(1))
         mu = draws.q.location
         errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
+        outline = vae.config.outline
         return Encodings(
-            mu.cpu(),
-            marginal_logvar(draws.q, noise).cpu(),
+            mu[:, :outline].cpu(),
+            marginal_logvar(draws.q, noise)[:, :outline].cpu(),
             draws.terms.bound.cpu().double(),
             draws.kl.cpu().double(),
             errors.cpu().double(),
@@ -197,8 +201,8 @@ def stream_posterior_means(
     """
     for images in batches(vae, source, binarize_seed):
         with evaluating(vae):
-            mu = vae.encode(to_unit(images.to(vae.device))).location.cpu()
-        yield mu
+            mu = vae.encode(to_unit(images.to(vae.device))).location
+        yield mu[:, : vae.config.outline].cpu()
         progress(len(images))
 
 
@@ -226,7 +230,8 @@ def batches(vae: VAE, source: data.Images, binarize_seed: int | None = None) -> 
 def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
     """Logarithm of each latent's variance under a posterior, shape [B, D].
 
-    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws.
+    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws; of a ladder,
+    that of each group given the means above it.
 
     Args:
         q: The posterior.
@@ -237,6 +242,8 @@ def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
             return q.logvar
         case FullGaussian():
             return q.scale_tril.square().sum(-1).log()
+        case LadderPosterior():
+            return q.path()[1]
         case _:
             return q.rsample(noise(FLOW_DRAWS)).var(0).log()
 

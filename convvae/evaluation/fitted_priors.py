@@ -19,6 +19,7 @@ from torch import Tensor
 from convvae import runtime
 from convvae.data.pixels import to_unit
 from convvae.distributions import FlowPrior, FullMixture, Prior
+from convvae.errors import ConfigError
 from convvae.evaluation.encode import batch_size, evaluating
 from convvae.model.vae import VAE
 
@@ -50,8 +51,14 @@ def fit_sampler(name: SamplerName, vae: VAE, images: Tensor, *, seed: int) -> Pr
         seed: Of the choice, the draws and the fit.
 
     Raises:
+        ConfigError: the model is a ladder.
         MissingExtraError: a flow is asked for and zuko is not installed.
     """
+    if vae.config.plan:
+        raise ConfigError(
+            "a ladder has a prior of each group given the groups above, and no density of its "
+            f"{vae.config.latent_dims:,} latents is fitted; leave out --sampler"
+        )
     z = draw_codes(vae, images, seed=seed)
     return fit_mixture(z, seed=seed) if name == "mixture" else fit_flow(z, seed=seed)
 

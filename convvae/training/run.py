@@ -90,7 +90,7 @@ def train(
     if console:
         announce(console, config, learner.vae, device)
     say(shown, [images.in_words(config.validation)])
-    say(shown, doctor.of_images(images.test.images, config.likelihood))
+    say(shown, doctor.of_images(images.test.images, config))
 
     with closing(watch), stop_flag() as stop:
         watch.start(start_of(run, learner, plan, images, progress, stop))
