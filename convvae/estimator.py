@@ -219,12 +219,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"X has {z.shape[1]} columns, but the model has {self._n_features_out} latents"
             )
-        with encode.evaluating(self.vae_):
-            parts = [
-                self.vae_.decode(part.to(self.vae_.device)).mean.cpu()
-                for part in z.split(encode.batch_size(self.vae_))
-            ]
-        return self._values(torch.cat(parts))
+        return self._values(encode.decode(self.vae_, z))
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None

@@ -20,7 +20,7 @@ def encode(args: list[str]) -> None:
     vae, metadata = open_model(options)
     from convvae.data.progress import counting
     from convvae.evaluation import encoding_files
-    from convvae.evaluation.encode import encode_all, stream_posterior_means
+    from convvae.evaluation.encode import stream_encodings, stream_posterior_means
 
     encoding_files.check(options.out)
     source, drawn_by = options.images(metadata), binarize_seed(metadata)
@@ -40,7 +40,7 @@ def encode(args: list[str]) -> None:
             means = stream_posterior_means(vae, source, binarize_seed=drawn_by, progress=progress)
             encoding_files.write_means(options.out, (len(source), dims), means)
         else:
-            parts = encode_all(
+            parts = stream_encodings(
                 vae, source, seed=options.seed, binarize_seed=drawn_by, progress=progress
             )
             encoding_files.write(options.out, source, dims, protocol, parts)

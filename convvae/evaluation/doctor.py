@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from convvae.config import Architecture, TrainConfig
-from convvae.data.pixels import is_binary, to_unit
-from convvae.distributions import DiagonalGaussian, FlowPosterior, FullGaussian
-from convvae.evaluation.encode import batch_size, evaluating, posterior_means
+from convvae.data.pixels import is_binary
+from convvae.distributions import DiagonalGaussian, FlowPosterior, FullGaussian, Posterior
+from convvae.evaluation.encode import batch_size, map_posteriors, posterior_means
 from convvae.evaluation.groups import kl_per_group
 from convvae.model.checkpoint import ModelMetadata
 from convvae.model.vae import LOGVAR_RANGE, VAE
@@ -181,14 +181,14 @@ def _of_ladder(vae: VAE, images: Tensor, metadata: ModelMetadata) -> list[Remark
 def clamped(vae: VAE, images: Tensor) -> float:
     """The share of the posteriors' log-variances that is at an end of `LOGVAR_RANGE`."""
     low, high = LOGVAR_RANGE
-    count = 0
-    with evaluating(vae):
-        for part in images.split(batch_size(vae)):
-            q = vae.encode(to_unit(part.to(vae.device)))
-            gaussian = q.base if isinstance(q, FlowPosterior) else q
-            assert isinstance(gaussian, DiagonalGaussian | FullGaussian)
-            count += int(((gaussian.logvar <= low) | (gaussian.logvar >= high)).sum())
-    return count / (len(images) * vae.config.latent_dims)
+
+    def count(q: Posterior) -> int:
+        gaussian = q.base if isinstance(q, FlowPosterior) else q
+        assert isinstance(gaussian, DiagonalGaussian | FullGaussian)
+        return int(((gaussian.logvar <= low) | (gaussian.logvar >= high)).sum())
+
+    found = sum(map_posteriors(vae, images.split(batch_size(vae)), count))
+    return found / (len(images) * vae.config.latent_dims)
 
 
 def of_run(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:

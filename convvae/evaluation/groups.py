@@ -12,7 +12,13 @@ from convvae.config import ModelConfig
 from convvae.data.pixels import to_unit
 from convvae.distributions import StandardNormal
 from convvae.errors import ConfigError
-from convvae.evaluation.encode import batch_size, decode, evaluating, own_noise
+from convvae.evaluation.encode import (
+    batch_size,
+    decode,
+    evaluating,
+    map_posteriors,
+    own_noise,
+)
 from convvae.model.ladder import LadderPrior
 from convvae.model.vae import VAE
 
@@ -33,10 +39,8 @@ def kl_per_group(vae: VAE, images: Tensor, *, seed: int) -> dict[str, Tensor]:
     found: list[Tensor] = []
     with evaluating(vae):
         for part in images.split(batch_size(vae)) if vae.config.plan else ():
-            shape = (1, vae.config.latent_dims)
-            eps = [torch.randn(shape, generator=own_noise(image, seed)) for image in part]
             q = vae.encode(to_unit(part.to(vae.device)))
-            kl = vae.draw(q, torch.stack(eps, 1).to(vae.device)).kl_per_group
+            kl = vae.draw(q, own_noise(vae, part, seed)(1)).kl_per_group
             assert kl is not None
             found.append(kl.cpu().double())
     names = (group.name for group in vae.config.plan)
@@ -130,9 +134,8 @@ def reconstruct_from_top(vae: VAE, images: Tensor, groups: int) -> Tensor:
         ConfigError: the model has not so many groups.
     """
     check_groups(vae.config, groups, "top")
-    found: list[Tensor] = []
-    with evaluating(vae):
-        for part in images.split(batch_size(vae)):
-            z = vae.encode(to_unit(part.to(vae.device))).location
-            found.append(vae.decode(z[:, : end_of(vae.config, groups)]).mean.cpu())
-    return torch.cat(found)
+    end = end_of(vae.config, groups)
+    parts = images.split(batch_size(vae))
+    return torch.cat(
+        [decode(vae, z) for z in map_posteriors(vae, parts, lambda q: q.location[:, :end])]
+    )

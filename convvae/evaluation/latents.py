@@ -56,7 +56,7 @@ class Codes(NamedTuple):
         return self.mean.var(0, correction=0) if self.kl is None else self.kl
 
 
-def encode(vae: VAE, images: Tensor, *, seed: int = 0) -> Codes:
+def codes(vae: VAE, images: Tensor, *, seed: int = 0) -> Codes:
     """Where images are in the latent space; of a ladder, in that of its outline.
 
     Args:

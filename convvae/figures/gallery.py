@@ -103,7 +103,7 @@ class Gallery:
     @cached_property
     def codes(self) -> latents.Codes:
         """The images in latent space."""
-        return latents.encode(self.vae, self.images, seed=self.seed)
+        return latents.codes(self.vae, self.images, seed=self.seed)
 
     @cached_property
     def terms(self) -> Terms:

@@ -21,7 +21,7 @@ from convvae.errors import ConfigError, StoppedError
 from convvae.evaluation import doctor
 from convvae.images import sheets
 from convvae.model.checkpoint import ModelMetadata, load_metadata, load_model, save_model
-from convvae.model.objectives import Means, squared_error_and_kl
+from convvae.model.objectives import Means, squared_error_and_kl_per_image
 from convvae.model.run_folder import RunFolder, next_run_folder
 from convvae.model.vae import VAE
 from convvae.training.callbacks import Callback, Run, Together
@@ -326,10 +326,11 @@ def facts_of(
 def numbers(prefix: str, means: Means, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
     """Means under the names of `metrics.jsonl`; nats per image, but the last.
 
-    `squared_error_and_kl` is what the MLX and Lux tutorials print: summed over a batch.
+    `squared_error_and_kl` is what the MLX and Lux tutorials print: per full batch, that of an image
+    times the batch size.
     """
     log_px, kl = float(means.log_px), float(means.kl)
-    squared = squared_error_and_kl(vae.config, log_px, kl)
+    squared = squared_error_and_kl_per_image(vae.config, log_px, kl)
     return {
         f"{prefix}_loss": float(means.loss),
         f"{prefix}_log_px": log_px,
