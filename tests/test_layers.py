@@ -19,7 +19,7 @@ ROOMS = {
     "": [
         "errors", "files", "config", "runtime", "images", "data", "distributions", "networks",
         "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
-        "estimator", "cli", "__init__",
+        "estimator", "api", "cli", "__init__",
     ],
     "anomalies": [
         "scores", "calibration", "report", "__init__",
@@ -31,7 +31,7 @@ ROOMS = {
     ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
-        "own", "sources", "__init__", "rows",
+        "own", "sources", "in_memory", "__init__", "rows",
     ],
     "distributions": [
         "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
