@@ -1,8 +1,8 @@
 """The public face: what a notebook calls, on arrays and without a run folder.
 
 Each is a thin layer over the room that does the work: `training.run`, `evaluation`, `data`. Images
-are NumPy arrays, torch tensors, or what `load_images` gives. An array is `[N, H, W]`, `[N, H, W, C]`
-or `[N, C, H, W]` with C from 1 to 4: uint8, or floats in [0, 1]. The axis with at most 4 places is
+are NumPy arrays, torch tensors, or what `load_images` gives. An array is `[N, H, W]`,
+`[N, H, W, C]` or `[N, C, H, W]` with C from 1 to 4: uint8, or floats in [0, 1]. The axis with at most 4 places is
 C, and an array in which both axes could be is refused.
 """
 
@@ -226,8 +226,8 @@ def load_images(
 ) -> ImageSet:
     """Images from anywhere: a published set, one's own files, or an array.
 
-    An array is `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C from 1 to 4: uint8, bool, uint16
-    (the high byte is kept), or floats in [0, 1] (rounded to the nearest of 256 levels). The axis
+    An array is `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C from 1 to 4: uint8, bool,
+    uint16 (the high byte is kept), or floats in [0, 1] (rounded to the nearest of 256 levels). The axis
     with at most 4 places is C; an array in which both could be is refused.
 
     Args:

@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).parents[1] / "convvae"
 # fmt: off
 ROOMS = {
     "": [
-        "errors", "files", "config", "runtime", "images", "data", "distributions", "networks",
-        "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
+        "errors", "files", "parts", "config", "runtime", "images", "data", "distributions",
+        "networks", "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
         "estimator", "api", "cli", "__init__",
     ],
     "anomalies": [
@@ -35,7 +35,7 @@ ROOMS = {
     ],
     "distributions": [
         "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
-        "flows", "heads", "__init__",
+        "flows", "tables", "__init__",
     ],
     "evaluation": [
         "estimates", "encode", "encoding_files", "bounds", "reconstruction", "evaluate",
