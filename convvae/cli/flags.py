@@ -7,12 +7,13 @@ import inspect
 import io
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
 from convvae.config import Frozen
 from convvae.errors import UsageError
+from convvae.parts import Names
 
 Options = TypeVar("Options", bound=Frozen)
 
@@ -93,6 +94,7 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
         return values
 
     hints = typing.get_type_hints(kind, include_extras=True)
+    hints = {name: _choices(hint) for name, hint in hints.items()}
     parameters: list[inspect.Parameter] = []
     help_lines = ["Args:"]
     for name, field in kind.model_fields.items():
@@ -110,6 +112,14 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
     collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
     collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
     return collect
+
+
+def _choices(hint: Any) -> Any:  # noqa: ANN401
+    """The type of a field, which for names of parts is a choice of those that there are now."""
+    for rule in getattr(hint, "__metadata__", ()):
+        if isinstance(rule, Names):
+            return Literal[tuple(rule)]
+    return hint
 
 
 def _first_words(box: str) -> str:

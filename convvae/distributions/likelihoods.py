@@ -275,6 +275,8 @@ class Head(nn.Module, ABC):
 
     outputs = 1
     """Numbers of the raw output per value of the image."""
+    is_mass = False
+    """Whether p(x|z) is a mass of the 256 values of a pixel, and bits per dimension are defined."""
 
     def __init__(self, variance: float) -> None:
         super().__init__()
@@ -376,6 +378,7 @@ class DiscretizedLogisticHead(Head):
     """Logit of the location, and log-scale, of one discretised logistic."""
 
     outputs = 2
+    is_mass = True
     components = 1
 
     def forward(self, output: Tensor) -> Likelihood:

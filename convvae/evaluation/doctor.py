@@ -18,6 +18,7 @@ from convvae.evaluation.encode import batch_size, map_posteriors, posterior_mean
 from convvae.evaluation.groups import kl_per_group
 from convvae.model.checkpoint import ModelMetadata
 from convvae.model.vae import LOGVAR_RANGE, VAE
+from convvae.parts import LIKELIHOOD_NAMES
 
 SOME = 1000
 """Images looked at, the first of the set."""
@@ -85,11 +86,12 @@ def of_images(images: Tensor, model: Architecture) -> list[Remark]:
         said.append(
             Remark(
                 f"these look like photographs, and network {model.network} passes them through "
-                f"one vector of latents, which leaves fog of them",
+                "one vector of latents, which leaves fog of them",
                 "use --recipe photos, a ladder of latent maps",
             )
         )
-    if likelihood != "bernoulli" and binary:
+    takes_grey = likelihood in LIKELIHOOD_NAMES.built_in and likelihood != "bernoulli"
+    if takes_grey and binary:
         said.append(
             Remark(
                 f"the pixels are black or white, which {likelihood} takes for grey",
