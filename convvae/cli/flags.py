@@ -7,10 +7,12 @@ import inspect
 import io
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
+from tyro.conf import PositionalMetavarFromFieldName, arg
 
+from convvae.cli.help import OPTIONAL, grouped
 from convvae.config import Frozen
 from convvae.errors import UsageError
 
@@ -43,6 +45,8 @@ def parse(
                 prog=command,
                 args=args,
                 description=(kind.__doc__ or "").partition("\n")[0],
+                registry=OPTIONAL,
+                config=(PositionalMetavarFromFieldName,),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -93,23 +97,18 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
         return values
 
     hints = typing.get_type_hints(kind, include_extras=True)
-    parameters: list[inspect.Parameter] = []
-    help_lines = ["Args:"]
+    flags: list[inspect.Parameter] = []
     for name, field in kind.model_fields.items():
         default = inspect.Parameter.empty if field.is_required() else field.get_default()
-        parameters.append(
+        flags.append(
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=defaults.get(name, default),
-                annotation=hints[name],
+                annotation=Annotated[hints[name], arg(help=field.description)],
             )
         )
-        help_lines.append(f"    {name}: {field.description}")
-    collect.__signature__ = inspect.Signature(parameters)
-    collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
-    collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
-    return collect
+    return grouped(collect, flags)
 
 
 def _first_words(box: str) -> str:
