@@ -7,10 +7,10 @@ import inspect
 import io
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
-from tyro.conf import PositionalMetavarFromFieldName, arg
+from tyro.conf import PositionalMetavarFromFieldName
 
 from convvae.cli.help import OPTIONAL, grouped
 from convvae.config import Frozen
@@ -97,18 +97,23 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
         return values
 
     hints = typing.get_type_hints(kind, include_extras=True)
-    flags: list[inspect.Parameter] = []
+    parameters: list[inspect.Parameter] = []
+    help_lines = ["Args:"]
     for name, field in kind.model_fields.items():
         default = inspect.Parameter.empty if field.is_required() else field.get_default()
-        flags.append(
+        parameters.append(
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=defaults.get(name, default),
-                annotation=Annotated[hints[name], arg(help=field.description)],
+                annotation=hints[name],
             )
         )
-    return grouped(collect, flags)
+        help_lines.append(f"    {name}: {field.description}")
+    collect.__signature__ = inspect.Signature(parameters)
+    collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
+    collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
+    return grouped(collect, kind)
 
 
 def _first_words(box: str) -> str:

@@ -18,6 +18,8 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
+from convvae.config import Frozen
+
 GROUPS: dict[str, frozenset[str]] = {
     name: frozenset(flags.split())
     for name, flags in {
@@ -64,23 +66,27 @@ def group_of(setting: str, command: Collection[str]) -> str:
 
 
 def grouped(
-    collect: Callable[..., dict[str, Any]], flags: Sequence[inspect.Parameter]
+    collect: Callable[..., dict[str, Any]], kind: type[Frozen]
 ) -> Callable[..., dict[str, Any]]:
     """A function for tyro whose help shows its flags in groups.
 
     Args:
         collect: What is called with the values by name.
-        flags: Its parameters. Positional ones stand by themselves, before the groups.
+        kind: The class of the settings. Positional ones stand by themselves, before the groups.
 
     Raises:
         KeyError: a flag is in no group.
     """
-    names = {flag.name for flag in flags}
+    flags = inspect.signature(collect).parameters.values()
     alone = [flag for flag in flags if Positional in get_args(flag.annotation)]
     members: dict[str, list[inspect.Parameter]] = {name: [] for name in (*GROUPS, REPEATED_GROUP)}
     for flag in flags:
         if flag not in alone:
-            members[group_of(flag.name, names)].append(flag)
+            words = kind.model_fields[flag.name].description or ""
+            rule = arg(prefix_name=False, help=words, help_behavior_hint=_default(flag, words))
+            members[group_of(flag.name, kind.model_fields)].append(
+                flag.replace(annotation=Annotated[flag.annotation, rule])
+            )
     shown = {f"group_{number}": item for number, item in enumerate(members.items()) if item[1]}
 
     def gather(**values: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -94,6 +100,7 @@ def grouped(
     ]
     gather.__signature__ = inspect.Signature(parameters)
     gather.__annotations__ = {each.name: each.annotation for each in parameters}
+    gather.__doc__ = collect.__doc__
     return gather
 
 
@@ -101,21 +108,19 @@ def _group(name: str, flags: Sequence[inspect.Parameter]) -> Any:  # noqa: ANN40
     """A group as tyro knows it: a class of its flags, whose names get no prefix."""
     members: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for flag in flags:
-        kind = Annotated[
-            flag.annotation, arg(prefix_name=False, help_behavior_hint=_default_of(flag))
-        ]
         required = flag.default is inspect.Parameter.empty
-        members.append((flag.name, kind) if required else (flag.name, kind, flag.default))
+        member = (flag.name, flag.annotation)
+        members.append(member if required else (*member, flag.default))
     words = REPEATED_WORDS if name == REPEATED_GROUP else ""
     return Annotated[make_dataclass("Group", members, kw_only=True), arg(name=name, help=words)]
 
 
-def _default_of(flag: inspect.Parameter) -> Callable[[str], str]:
+def _default(flag: inspect.Parameter, words: str) -> Callable[[str], str]:
     """What help says of a default, given tyro's word for it."""
     if flag.default in (None, ()):
         # "(else ...)" in the words of a flag is the default already.
-        words = str(flag.annotation)
-        return lambda _: "" if re.search(r"[(;] ?else ", words) else "(default: none)"
+        said = re.search(r"[(;] ?else ", words) is not None
+        return lambda _: "" if said else "(default: none)"
     return "(default: {})".format
 
 
