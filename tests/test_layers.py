@@ -25,7 +25,7 @@ ROOMS = {
         "scores", "calibration", "report", "__init__",
     ],
     "cli": [
-        "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures", "report",
+        "help", "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures", "report",
         "explore", "info", "models", "import_", "export", "__init__", "anomalies", "encode",
         "main",
     ],

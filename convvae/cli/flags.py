@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import tyro
+from tyro.conf import PositionalMetavarFromFieldName
 
+from convvae.cli.help import OPTIONAL, grouped
 from convvae.config import Frozen
 from convvae.errors import UsageError
 from convvae.parts import Names
@@ -44,6 +46,8 @@ def parse(
                 prog=command,
                 args=args,
                 description=(kind.__doc__ or "").partition("\n")[0],
+                registry=OPTIONAL,
+                config=(PositionalMetavarFromFieldName,),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -111,7 +115,7 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
     collect.__signature__ = inspect.Signature(parameters)
     collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
     collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
-    return collect
+    return grouped(collect, kind)
 
 
 def _choices(hint: Any) -> Any:  # noqa: ANN401
