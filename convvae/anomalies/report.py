@@ -93,15 +93,15 @@ def run(vae: VAE, request: Request, settings: AnomalySettings, folder: Path, wor
     count = int(chosen.sum())
     if count == 0:
         raise UsageError(
-            "no normal image is left to calibrate the scores: name others with --normal"
+            "no normal image is left to calibrate the scores: name others with `normal`"
         )
     found = _measured(vae, source, settings)
     theirs = chosen if among else _measured(vae, normal, settings, chosen)
     judgements = judge(found, theirs, abnormal, settings.false_alarms, request.judged)
     if settings.score not in judgements:
         raise UsageError(
-            f"--score {settings.score} is not defined: it needs more than {NEIGHBOUR_RANK} normal "
-            f"images and there are {count}; name more with --normal"
+            f"`score={settings.score!r}` is not defined: it needs more than {NEIGHBOUR_RANK} "
+            f"normal images and there are {count}; name more with `normal`"
         )
     found = found.first(request.judged)
     abnormal = None if abnormal is None else abnormal[: request.judged]
@@ -135,13 +135,13 @@ def is_abnormal(source: Images, chosen: tuple[str, ...]) -> Tensor:
         UsageError: the images have no labels, or none of that name.
     """
     if source.labels is None:
-        raise UsageError(f"{source.name} has no labels; leave out --abnormal")
+        raise UsageError(f"{source.name} has no labels; leave out `abnormal`")
     numbers = range(len(source.classes)) if source.classes else source.labels.unique().tolist()
     known = {source.classes[n] if source.classes else str(n): n for n in numbers}
     for label in chosen:
         if label not in known:
             raise UsageError(
-                f"--abnormal {label} is no label of {source.name}; there are {', '.join(known)}"
+                f"`abnormal={label!r}` is no label of {source.name}; there are {', '.join(known)}"
             )
     wanted = torch.tensor([known[label] for label in chosen])
     return torch.isin(source.labels, wanted)

@@ -43,7 +43,9 @@ def check(path: Path) -> None:
     """
     endings = (*WRITERS, MEANS_ALONE)
     if path.suffix not in endings:
-        raise UsageError(f"--out {path} must end in {', '.join(endings)}; choose one of them")
+        raise UsageError(
+            f"`out={str(path)!r}` must end in {', '.join(endings)}; choose one of them"
+        )
     if path.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise missing_extra("a Parquet file", "parquet")
     make_folder(path.parent)
