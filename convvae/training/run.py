@@ -38,6 +38,7 @@ from convvae.training.records import (
     write_config,
     write_report,
 )
+from convvae.training.resuming import continued
 from convvae.training.tensorboard import TensorBoard
 
 
@@ -54,7 +55,8 @@ def train(
         config: Everything about the run.
         console: Where to show the settings, the progress and remarks, as the command does. Absent,
             progress and remarks go to standard output; `Console(quiet=True)` shows nothing.
-        resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
+        resume: Continue the run in this folder; `config` is its own, but for settings that leave
+            its result alone, see `convvae.training.resuming`.
         callbacks: What else watches the run, see `convvae.training.callbacks`.
         images: Images in memory, instead of those that `config.data` names.
 
@@ -63,13 +65,14 @@ def train(
 
     Raises:
         ConvvaeError: the settings, images or folder cannot be used, each with its own class.
+        UsageError: a setting would change the result of the run that is continued.
         NonFiniteLossError: the loss became infinite or not a number.
         StoppedError: Ctrl-C, SIGTERM, or a callback; everything is saved.
     """
     shown = console or Console()
     tensorboard = [TensorBoard()] if config.tensorboard else []
     watch = Together([TrainingDisplay(shown), *tensorboard, *callbacks])
-    config, device = resolve(config)
+    config, device = resolve(config if resume is None else continued(config, resume))
     out = config.out or _default_folder(config)
     if resume is None:
         RunFolder(out).check_free()
