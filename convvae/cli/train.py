@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from convvae.cli.flags import parse, take_option
-from convvae.config import TrainConfig, load_recipe
+from convvae.config import TrainConfig
 from convvae.errors import UsageError
+from convvae.training.recipes import load_recipe
 
 RESUMABLE = frozenset(
     {"data_dir", "device", "epochs", "log_every", "patience", "preview", "report", "tensorboard"}
