@@ -8,10 +8,8 @@ opening a file. Nothing here imports torch, so that the command line starts at o
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -26,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from convvae.errors import ConfigError, ImageSizeError, UsageError, did_you_mean
+from convvae.errors import ConfigError, ImageSizeError
 from convvae.files import expand
 from convvae.parts import (
     LIKELIHOOD_NAMES,
@@ -513,25 +511,3 @@ class TrainConfig(Architecture):
         return ModelConfig.checked(
             {**chosen, "image_size": image_size, "channels": channels}, "model"
         )
-
-
-def recipes() -> dict[str, Path]:
-    """The recipes shipped with the package, name -> TOML file."""
-    folder = Path(str(resources.files("convvae"))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe, by the names of `TrainConfig` and checked by it.
-
-    Raises:
-        UsageError: there is no such recipe.
-    """
-    known = recipes()
-    if name not in known:
-        raise UsageError(
-            f"no recipe {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}"
-        )
-    settings = tomllib.loads(known[name].read_text(encoding="utf-8"))
-    checked = TrainConfig.checked({"data": "", **settings}, f"recipe {name}")
-    return {key: getattr(checked, key) for key in settings}

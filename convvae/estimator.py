@@ -103,6 +103,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         network: str = "upsample",
         max_filters: int = 64,
         depth: int = 2,
+        groups: tuple[int, ...] | None = None,
+        group_channels: int = 8,
+        fold: int = 2,
         likelihood: str = "gaussian",
         variance: float = 0.5,
         posterior: str = "diagonal",
@@ -136,6 +139,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.network = network
         self.max_filters = max_filters
         self.depth = depth
+        self.groups = groups
+        self.group_channels = group_channels
+        self.fold = fold
         self.likelihood = likelihood
         self.variance = variance
         self.posterior = posterior

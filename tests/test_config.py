@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from convvae.config import ModelConfig, TrainConfig, load_recipe, parse_size, recipes
+from convvae.config import ModelConfig, TrainConfig, parse_size
 from convvae.errors import ConfigError, ImageSizeError, UsageError
+from convvae.training.recipes import load_recipe, recipes
 
 
 def checked(**values):

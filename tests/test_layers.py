@@ -63,7 +63,7 @@ ROOMS = {
         "base", "upconv", "strided", "pooled", "residual", "ladder", "__init__",
     ],
     "training": [
-        "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
+        "recipes", "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
         "progress", "tensorboard", "loop", "records", "run", "__init__",
     ],
     "data/cache": [

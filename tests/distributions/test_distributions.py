@@ -108,7 +108,7 @@ def test_squared_error_is_recovered_from_the_log_probability(variance):
 
 
 def made(name, raw, variance=0.3):
-    """The likelihood called `name` around a raw output [outputs * C, H, W], evaluating."""
+    """The likelihood called `name` around a raw output [channels(C), H, W], evaluating."""
     return HEADS[name](variance).eval()(raw)
 
 
@@ -126,7 +126,7 @@ def test_likelihoods_by_name_reduce_the_pixels_and_keep_the_batch(name):
 
 
 DENSITIES = ["gaussian", "gaussian-learned", "gaussian-optimal", "laplace"]
-MASSES = ["discretized-logistic", "discretized-logistic-mixture"]
+MASSES = [f"discretized-logistic{kind}" for kind in ("", "-mixture", "-colour")]
 
 
 @pytest.mark.parametrize("logit", [-6.0, -1e-4, 0.0, 0.7, 5.0])
@@ -145,7 +145,9 @@ def test_densities_integrate_to_one_and_have_their_mean(name, logit):
 @pytest.mark.parametrize("scale", [0.01, 1.0, 5.0])
 def test_masses_sum_to_one_over_the_levels_and_have_their_mean(name, scale):
     generator = torch.Generator().manual_seed(3)
-    raw = scale * torch.randn(HEADS[name].outputs, 1, 1, generator=generator, dtype=torch.double)
+    raw = scale * torch.randn(
+        HEADS[name].channels(1), 1, 1, generator=generator, dtype=torch.double
+    )
     p = made(name, raw)
     x = (torch.arange(256, dtype=torch.double) / 255).view(-1, 1, 1, 1)
     mass = p.log_prob(x).exp()

@@ -43,6 +43,6 @@ def test_a_mixtures_mean_takes_few_operations(monkeypatch):
     plain = torch.sigmoid
     monkeypatch.setattr(torch, "sigmoid", lambda x: calls.append(1) or plain(x))
     name = "discretized-logistic-mixture"
-    mean = HEADS[name](0.5)(torch.randn(HEADS[name].outputs, 4, 4)).mean
+    mean = HEADS[name](0.5)(torch.randn(HEADS[name].channels(1), 4, 4)).mean
     assert mean.shape == (1, 4, 4)
     assert len(calls) < 40
