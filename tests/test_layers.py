@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "convvae"
 ROOMS = {
     "": [
         "errors", "files", "parts", "config", "runtime", "images", "data", "distributions",
-        "networks", "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
-        "estimator", "api", "cli", "__init__",
+        "networks", "model", "evaluation", "figures", "anomalies", "training", "interop",
+        "explorer", "estimator", "api", "cli", "__init__",
     ],
     "anomalies": [
         "scores", "calibration", "report", "__init__",

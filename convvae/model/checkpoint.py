@@ -120,9 +120,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
-def save_model(path: Path, vae: VAE, metadata: ModelMetadata) -> None:
-    """Write a model file, whole or not at all."""
-    save_tensors(path, vae.state_dict(), metadata.model_dump(mode="json"))
+def save_model(path: str | Path, vae: VAE, metadata: ModelMetadata) -> None:
+    """Write a model file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    save_tensors(Path(path), vae.state_dict(), metadata.model_dump(mode="json"))
 
 
 def load_metadata(model: str | Path) -> ModelMetadata:
