@@ -32,6 +32,8 @@ from convvae.parts import (
     OBJECTIVE_NAMES,
     PRIOR_NAMES,
     WITHOUT_BATCH_STATISTICS,
+    Group,
+    groups_of,
 )
 
 MIN_SIDE = 8
@@ -158,27 +160,8 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-class Group(NamedTuple):
-    """Latents of a ladder that are drawn together: a map of `channels` x `height` x `width`."""
-
-    name: str
-    """Resolution and number, such as 8x8.2."""
-    channels: int
-    height: int
-    width: int
-    start: int
-    """Place of the first of them in z."""
-
-    @property
-    def size(self) -> int:
-        """Number of latents."""
-        return self.channels * self.height * self.width
-
-
 MAX_OUTLINE = 512
 """Latents of a ladder's first groups that stand for an image where each is looked at."""
-LEAST_CELLS = 4
-"""The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
 
 
 class Architecture(Frozen):
@@ -275,24 +258,8 @@ class ModelConfig(Architecture):
         """The groups of a ladder's latents, from the coarsest to the finest; else none."""
         if self.network != "ladder":
             return ()
-        sizes = [(-(-self.image_size[0] // self.fold), -(-self.image_size[1] // self.fold))]
-        wanted = len(self.groups) if self.groups else None
-        while len(sizes) < wanted if wanted else min(sizes[0]) >= 2 * LEAST_CELLS:
-            height, width = sizes[0]
-            if height == width == 1:
-                raise ValueError(
-                    f"groups names {wanted} resolutions, but images of {self.image_size[0]}x"
-                    f"{self.image_size[1]} with a fold of {self.fold} have only {len(sizes)}"
-                )
-            sizes.insert(0, (-(-height // 2), -(-width // 2)))
-        counts = self.groups or [self.depth * (place + 1) for place in range(len(sizes))]
-        plan: list[Group] = []
-        for (height, width), count in zip(sizes, counts, strict=True):
-            for number in range(1, count + 1):
-                start = plan[-1].start + plan[-1].size if plan else 0
-                name = f"{height}x{width}.{number}"
-                plan.append(Group(name, self.group_channels, height, width, start))
-        return tuple(plan)
+        counts = self.groups or self.depth
+        return groups_of(self.image_size, self.fold, counts, self.group_channels)
 
     @property
     def outline(self) -> int:

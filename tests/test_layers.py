@@ -25,9 +25,9 @@ ROOMS = {
         "scores", "calibration", "report", "__init__",
     ],
     "cli": [
-        "help", "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures", "report",
-        "explore", "info", "models", "import_", "export", "__init__", "anomalies", "encode",
-        "main",
+        "help", "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures",
+        "report", "explore", "info", "models", "import_", "export", "__init__", "anomalies",
+        "encode", "main",
     ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
@@ -64,7 +64,7 @@ ROOMS = {
     ],
     "training": [
         "recipes", "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
-        "progress", "tensorboard", "loop", "records", "run", "__init__",
+        "progress", "tensorboard", "loop", "records", "resuming", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "ingest", "store", "__init__",
