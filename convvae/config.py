@@ -80,6 +80,10 @@ def parse_size(text: str) -> tuple[int, int] | None:
 
     Raises:
         ValueError: the text is not one or two whole numbers joined by `x`.
+
+    Examples:
+        >>> parse_size("48x80"), parse_size("64"), parse_size("native")
+        ((48, 80), (64, 64), None)
     """
     if text == "native":
         return None
@@ -236,7 +240,12 @@ class Architecture(Frozen):
 
 
 class ModelConfig(Architecture):
-    """All that is needed to rebuild a model; stored inside every model file."""
+    """All that is needed to rebuild a model; stored inside every model file.
+
+    Examples:
+        >>> ModelConfig(image_size=(28, 20), channels=3).pixels  # C H W
+        1680
+    """
 
     image_size: Size
     """Height and width of the images, at least 8 each; a single number is both."""

@@ -85,6 +85,10 @@ def load(
         ImageSizeError: images of several sizes, and `prepare` chooses none.
         MissingExtraError: an optional library is not installed.
         OutputError: the cache cannot be written.
+
+    Examples:
+        >>> load("digits", "test", limit=3).images.shape
+        torch.Size([3, 1, 8, 8])
     """
     _check_request(name, split, limit)
     if name not in NAMES:
