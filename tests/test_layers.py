@@ -64,7 +64,7 @@ ROOMS = {
     ],
     "training": [
         "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
-        "progress", "tensorboard", "loop", "records", "run", "__init__",
+        "progress", "tensorboard", "loop", "records", "resuming", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "ingest", "store", "__init__",
