@@ -8,10 +8,8 @@ opening a file. Nothing here imports torch, so that the command line starts at o
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -26,8 +24,17 @@ from pydantic import (
     model_validator,
 )
 
-from convvae.errors import ConfigError, ImageSizeError, UsageError, did_you_mean
+from convvae.errors import ConfigError, ImageSizeError
 from convvae.files import expand
+from convvae.parts import (
+    LIKELIHOOD_NAMES,
+    NETWORK_NAMES,
+    OBJECTIVE_NAMES,
+    PRIOR_NAMES,
+    WITHOUT_BATCH_STATISTICS,
+    Group,
+    groups_of,
+)
 
 MIN_SIDE = 8
 """Smallest image side: three halvings must leave at least one cell."""
@@ -38,20 +45,6 @@ MAX_SIDE = 4096
 LATENT_DIMS = 8
 """Latents of a model, where nothing else is asked for."""
 
-Network = Literal["upsample", "pooled", "transposed", "residual", "ladder"]
-WITHOUT_BATCH_STATISTICS: frozenset[Network] = frozenset({"residual", "ladder"})
-"""Networks in which no image sees another; the others normalise by the statistics of a batch."""
-LikelihoodName = Literal[
-    "gaussian",
-    "gaussian-learned",
-    "gaussian-optimal",
-    "laplace",
-    "bernoulli",
-    "continuous-bernoulli",
-    "discretized-logistic",
-    "discretized-logistic-mixture",
-    "discretized-logistic-colour",
-]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 Binarize = Literal["none", "dynamic", "static"]
@@ -135,9 +128,6 @@ UserPath = Annotated[Path, AfterValidator(expand)]
 """A path of the user's, `~` written out."""
 
 
-_WAY_OUT = "use " + " or ".join(f"`network={n!r}`" for n in sorted(WITHOUT_BATCH_STATISTICS))
-
-
 class Frozen(BaseModel):
     """A configuration: immutable, no unknown keys, finite numbers."""
 
@@ -170,31 +160,14 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-class Group(NamedTuple):
-    """Latents of a ladder that are drawn together: a map of `channels` x `height` x `width`."""
-
-    name: str
-    """Resolution and number, such as 8x8.2."""
-    channels: int
-    height: int
-    width: int
-    start: int
-    """Place of the first of them in z."""
-
-    @property
-    def size(self) -> int:
-        """Number of latents."""
-        return self.channels * self.height * self.width
-
-
-LEAST_CELLS = 4
-"""The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
+MAX_OUTLINE = 512
+"""Latents of a ladder's first groups that stand for an image where each is looked at."""
 
 
 class Architecture(Frozen):
     """What a user chooses about a model; the images decide the rest."""
 
-    network: Network = "upsample"
+    network: Annotated[str, NETWORK_NAMES] = "upsample"
     """Encoder and decoder pair."""
     latent_dims: int = Field(default=LATENT_DIMS, ge=1, le=2**22)
     """Number of latents D; that of a ladder follows from its groups."""
@@ -208,13 +181,13 @@ class Architecture(Frozen):
     """Channels of the latent maps of a ladder."""
     fold: int = Field(default=2, ge=1, le=8)
     """Pixels a side that a ladder takes as one cell of its finest map."""
-    likelihood: LikelihoodName = "gaussian"
+    likelihood: Annotated[str, LIKELIHOOD_NAMES] = "gaussian"
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
     """Variance of the gaussian and laplace likelihoods; gaussian at 0.5: squared error + KL."""
     posterior: Literal["diagonal", "full", "flow"] = "diagonal"
     """q(z|x): a Gaussian with a diagonal or a full covariance, or one bent by a flow."""
-    prior: Literal["normal", "mixture", "vamp", "flow"] = "normal"
+    prior: Annotated[str, PRIOR_NAMES] = "normal"
     """p(z): standard normal, a mixture of Gaussians or of posteriors (VampPrior), or a flow."""
     prior_components: int = Field(default=100, ge=1, le=10_000)
     """Components of a mixture prior."""
@@ -285,24 +258,18 @@ class ModelConfig(Architecture):
         """The groups of a ladder's latents, from the coarsest to the finest; else none."""
         if self.network != "ladder":
             return ()
-        sizes = [(-(-self.image_size[0] // self.fold), -(-self.image_size[1] // self.fold))]
-        wanted = len(self.groups) if self.groups else None
-        while len(sizes) < wanted if wanted else min(sizes[0]) >= 2 * LEAST_CELLS:
-            height, width = sizes[0]
-            if height == width == 1:
-                raise ValueError(
-                    f"groups names {wanted} resolutions, but images of {self.image_size[0]}x"
-                    f"{self.image_size[1]} with a fold of {self.fold} have only {len(sizes)}"
-                )
-            sizes.insert(0, (-(-height // 2), -(-width // 2)))
-        counts = self.groups or [self.depth * (place + 1) for place in range(len(sizes))]
-        plan: list[Group] = []
-        for (height, width), count in zip(sizes, counts, strict=True):
-            for number in range(1, count + 1):
-                start = plan[-1].start + plan[-1].size if plan else 0
-                name = f"{height}x{width}.{number}"
-                plan.append(Group(name, self.group_channels, height, width, start))
-        return tuple(plan)
+        counts = self.groups or self.depth
+        return groups_of(self.image_size, self.fold, counts, self.group_channels)
+
+    @property
+    def outline(self) -> int:
+        """Latents that are looked at one by one: all, or those of a ladder's first groups.
+
+        Of a ladder, as many whole groups as have at most `MAX_OUTLINE` latents, at least one.
+        """
+        ends = [group.start + group.size for group in self.plan]
+        few = [end for end in ends if end <= MAX_OUTLINE]
+        return (few[-1] if few else ends[0]) if ends else self.latent_dims
 
     @model_validator(mode="after")
     def _latents_of_a_ladder(self) -> Self:
@@ -398,7 +365,7 @@ class TrainConfig(Architecture):
     """Course of that weight: up from 0 once over kl_warmup images, or in each of four cycles."""
     kl_warmup: int = Field(default=200_000, ge=1)
     """Images over which the linear schedule raises the weight of the KL term, or the capacity."""
-    objective: Literal["elbo", "iwae", "dreg", "beta-tc"] = "elbo"
+    objective: Annotated[str, OBJECTIVE_NAMES] = "elbo"
     """ELBO; importance-weighted bound, by either gradient; or beta on total correlation only."""
     free_bits: float = Field(default=0.0, ge=0)
     """Nats that the KL of each latent, or group of a ladder, may have for nothing."""
@@ -453,7 +420,7 @@ class TrainConfig(Architecture):
                 "leave out `beta`, `kl_schedule`, `free_bits`, `capacity` and `mmd`, or use "
                 "`objective='elbo'`"
             )
-        if self.objective == "beta-tc" and added:
+        if self.objective != "elbo" and added:
             raise ValueError(f"`{added[0]}` goes with `objective='elbo'` only")
         if self.capacity is not None and (self.free_bits or self.kl_schedule != "constant"):
             raise ValueError(
@@ -471,7 +438,7 @@ class TrainConfig(Architecture):
             raise ValueError(
                 "objective dreg takes the weight of a draw to depend on that draw alone, and the "
                 f"batch normalisation of network {self.network} mixes the draws, which makes its "
-                f"gradient wrong; {_WAY_OUT}, or `objective='iwae'`"
+                "gradient wrong; use `network='residual'`, or `objective='iwae'`"
             )
         if self.objective in ("iwae", "dreg") and self.likelihood == "gaussian-optimal":
             raise ValueError(
@@ -511,25 +478,3 @@ class TrainConfig(Architecture):
         return ModelConfig.checked(
             {**chosen, "image_size": image_size, "channels": channels}, "model"
         )
-
-
-def recipes() -> dict[str, Path]:
-    """The recipes shipped with the package, name -> TOML file."""
-    folder = Path(str(resources.files("convvae"))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe, by the names of `TrainConfig` and checked by it.
-
-    Raises:
-        UsageError: there is no such recipe.
-    """
-    known = recipes()
-    if name not in known:
-        raise UsageError(
-            f"no recipe {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}"
-        )
-    settings = tomllib.loads(known[name].read_text(encoding="utf-8"))
-    checked = TrainConfig.checked({"data": "", **settings}, f"recipe {name}")
-    return {key: getattr(checked, key) for key in settings}

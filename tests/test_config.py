@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from convvae.config import ModelConfig, TrainConfig, load_recipe, parse_size, recipes
+from convvae.config import ModelConfig, TrainConfig, parse_size
 from convvae.errors import ConfigError, ImageSizeError, UsageError
+from convvae.training.recipes import load_recipe, recipes
 
 
 def checked(**values):
@@ -29,7 +30,7 @@ def test_what_is_not_a_size_is_refused(text):
         ({"lr": float("nan")}, "lr.*finite"),
         (
             {"network": "resnet"},
-            "network.*'upsample', 'pooled', 'transposed', 'residual' or 'ladder'",
+            "network.*choose upsample, pooled, transposed, residual, ladder, or register",
         ),
         ({"colour": 1}, "colour"),
         ({"objective": "iwae", "beta": 2.0}, "no KL term of its own"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convvae.cli.common import ImagesOptions, binarize_seed, open_model
 from convvae.cli.flags import parse
-from convvae.config import UserPath
+from convvae.config import ModelConfig, UserPath
 
 
 class EncodeOptions(ImagesOptions):
@@ -32,9 +32,9 @@ def encode(args: list[str]) -> None:
         "images": len(source),
         "binarize_seed": drawn_by,
         "seed": options.seed,
-        "mu": f"{vae.config.location} of q(z|x)",
+        "mu": f"{vae.config.location} of q(z|x){_share(vae.config)}",
     }
-    dims = vae.config.latent_dims
+    dims = vae.config.outline
     with counting("encoding", len(source)) as progress:
         if options.out.suffix == encoding_files.MEANS_ALONE:
             means = stream_posterior_means(vae, source, binarize_seed=drawn_by, progress=progress)
@@ -45,3 +45,10 @@ def encode(args: list[str]) -> None:
             )
             encoding_files.write(options.out, source, dims, protocol, parts)
     print(f"wrote {options.out}: {len(source)} images of {protocol['data']}")
+
+
+def _share(model: ModelConfig) -> str:
+    """Which of a ladder's latents stand for an image; nothing where all do."""
+    if model.outline == model.latent_dims:
+        return ""
+    return f", the first {model.outline:,} of {model.latent_dims:,} latents"

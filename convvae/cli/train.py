@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from convvae.cli.flags import parse, take_option
-from convvae.config import TrainConfig, load_recipe
+from convvae.config import TrainConfig
+from convvae.training.recipes import load_recipe
 
 
 def train(args: list[str]) -> None:

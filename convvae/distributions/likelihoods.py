@@ -84,7 +84,7 @@ class Bernoulli(Likelihood):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in {0, 1} on the CPU, shape [..., C, H, W]."""
-        return (_uniform(self.logits, generator) < self.mean.cpu()).float()
+        return (uniform(self.logits, generator) < self.mean.cpu()).float()
 
 
 class ContinuousBernoulli(Likelihood):
@@ -119,7 +119,7 @@ class ContinuousBernoulli(Likelihood):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in [0, 1] on the CPU, shape [..., C, H, W]."""
-        logits, u = self.logits.cpu().double(), _uniform(self.logits, generator).double()
+        logits, u = self.logits.cpu().double(), uniform(self.logits, generator).double()
         # x of -l at u is 1 - x of l at 1 - u; beyond 1e-30 from zero, x is u to the last digit.
         magnitude = logits.abs().clamp_min(1e-30)
         rest = torch.where(logits > 0, 1 - u, u)
@@ -187,7 +187,7 @@ class Laplace(Likelihood):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x on the CPU, shape [..., C, H, W]."""
-        centred = _uniform(self._mean, generator) - 0.5
+        centred = uniform(self._mean, generator) - 0.5
         return self._mean.cpu() - self.scale * centred.sign() * (-2 * centred.abs()).log1p()
 
 
@@ -224,11 +224,11 @@ class DiscretizedLogistic(Likelihood):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""
         log_weights = self.log_weights.cpu()
-        gumbel = -torch.log(-torch.log(_uniform(log_weights, generator)))
+        gumbel = -torch.log(-torch.log(uniform(log_weights, generator)))
         chosen = (log_weights + gumbel).argmax(-1, keepdim=True)
         m = self.locations.cpu().gather(-1, chosen).squeeze(-1)
         b = self.log_scales.cpu().gather(-1, chosen).squeeze(-1).exp()
-        x = m + b * torch.logit(_uniform(m, generator))
+        x = m + b * torch.logit(uniform(m, generator))
         return (x.clamp(0, 1) * (LEVELS - 1)).round() / (LEVELS - 1)
 
 
@@ -275,6 +275,8 @@ class Head(nn.Module, ABC):
 
     outputs = 1
     """Numbers of the raw output per value of the image."""
+    is_mass = False
+    """Whether p(x|z) is a mass of the 256 values of a pixel, and bits per dimension are defined."""
 
     def __init__(self, variance: float) -> None:
         super().__init__()
@@ -376,6 +378,7 @@ class DiscretizedLogisticHead(Head):
     """Logit of the location, and log-scale, of one discretised logistic."""
 
     outputs = 2
+    is_mass = True
     components = 1
 
     def forward(self, output: Tensor) -> Likelihood:
@@ -407,7 +410,7 @@ def _polynomial(l: Tensor, within: Tensor, coefficients: tuple[float, ...]) -> T
     return value
 
 
-def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform draws in (0, 1) on the CPU, of a tensor's shape.
 
     torch draws multiples of 2^-24, zero among them, whose logarithm is not finite: a zero becomes

@@ -24,6 +24,7 @@ from convvae.distributions import (
     StandardNormal,
     kl_per_latent,
 )
+from convvae.model.ladder import LadderPosterior
 from convvae.model.objectives import draw
 from convvae.model.vae import VAE
 
@@ -133,8 +134,9 @@ def posterior_means(
         visit: Called with the posterior of every `batch_size(vae)` images, in their order.
 
     Returns:
-        mu, shape [N, D], float32, and the KL in nats, shape [D], float64, on the CPU; no KL where
-        it is not a sum over the latents: for a full covariance or a learned prior.
+        mu, shape [N, D], float32 (of a ladder, those of its outline), and the KL in nats, shape
+        [D], float64, on the CPU; no KL where it is not a sum over the latents: for a full
+        covariance, a learned prior or a ladder.
     """
     kl = torch.zeros(vae.config.latent_dims, dtype=torch.float64)
     splits = vae.config.posterior == "diagonal" and isinstance(vae.prior, StandardNormal)
@@ -143,7 +145,7 @@ def posterior_means(
         visit(q)
         if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
             kl.add_(kl_per_latent(q, vae.prior).cpu().double().sum(0))
-        return q.location.cpu()
+        return q.location[:, : vae.config.outline].cpu()
 
     found = torch.cat([*map_posteriors(vae, images.split(batch_size(vae)), location)])
     return found, kl / len(images) if splits else None
@@ -153,7 +155,8 @@ class Encodings(NamedTuple):
     """Numbers of N images, on the CPU."""
 
     mu: Tensor
-    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow."""
+    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow; of a ladder, the
+    means of its outline."""
     logvar: Tensor
     """Logarithm of the variance of each latent under q(z|x), shape [N, D], float32."""
     bound: Tensor
@@ -190,9 +193,10 @@ def _encode_batch(vae: VAE, images: Tensor, seed: int) -> Encodings:
         draws = draw(vae, x, noise(1))
         mu = draws.q.location
         errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
+        outline = vae.config.outline
         return Encodings(
-            mu.cpu(),
-            marginal_logvar(draws.q, noise).cpu(),
+            mu[:, :outline].cpu(),
+            marginal_logvar(draws.q, noise)[:, :outline].cpu(),
             draws.terms.bound.cpu().double(),
             draws.kl.cpu().double(),
             errors.cpu().double(),
@@ -242,8 +246,9 @@ def stream_posterior_means(
     Raises:
         ImageSizeError: the images do not fit the model.
     """
+    outline = vae.config.outline
     images = batches(vae, source, binarize_seed)
-    for mu in map_posteriors(vae, images, lambda q: q.location.cpu()):
+    for mu in map_posteriors(vae, images, lambda q: q.location[:, :outline].cpu()):
         yield mu
         progress(len(mu))
 
@@ -272,7 +277,8 @@ def batches(vae: VAE, source: data.Images, binarize_seed: int | None = None) -> 
 def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
     """Logarithm of each latent's variance under a posterior, shape [B, D].
 
-    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws.
+    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws; of a ladder,
+    that of each group given the means above it.
 
     Args:
         q: The posterior.
@@ -283,6 +289,8 @@ def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
             return q.logvar
         case FullGaussian():
             return q.scale_tril.square().sum(-1).log()
+        case LadderPosterior():
+            return q.path()[1]
         case _:
             return q.rsample(noise(FLOW_DRAWS)).var(0).log()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.distributions import FlowPrior, FullMixture, Posterior, Prior
+from convvae.errors import ConfigError
 from convvae.evaluation.encode import batch_size, map_posteriors
 from convvae.model.vae import VAE
 
@@ -49,8 +50,14 @@ def fit_sampler(name: SamplerName, vae: VAE, images: Tensor, *, seed: int) -> Pr
         seed: Of the choice, the draws and the fit.
 
     Raises:
+        ConfigError: the model is a ladder.
         MissingExtraError: a flow is asked for and zuko is not installed.
     """
+    if vae.config.plan:
+        raise ConfigError(
+            "a ladder has a prior of each group given the groups above, and no density of its "
+            f"{vae.config.latent_dims:,} latents is fitted; leave out --sampler"
+        )
     z = draw_codes(vae, images, seed=seed)
     return fit_mixture(z, seed=seed) if name == "mixture" else fit_flow(z, seed=seed)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from convvae.distributions import (
 )
 from convvae.distributions.gaussian import gaussian_log_density
 from convvae.model.vae import VAE
+from convvae.parts import OBJECTIVE_NAMES
 
 
 class Terms(NamedTuple):
@@ -297,6 +298,31 @@ def squared_mmd(z: Tensor, eps: Tensor) -> Tensor:
     return (off_diagonal / max(1, batch * (batch - 1))).mean()
 
 
+Objective: TypeAlias = Callable[[VAE, Draws, float | Tensor, int], Tensor]
+"""The model, the draws of a batch, the weight beta of the KL at this step, and the number of
+training images N -> what the step minimises, nats per image, a scalar."""
+OBJECTIVES: dict[str, Objective] = {}
+"""Those registered, by name; convvae's own are in `training_loss`."""
+
+
+def register(name: str, objective: Objective) -> None:
+    """Make an objective of one's own a value of the setting `objective`.
+
+    Evaluation reports the bounds all the same. Models do not name their objective: only training,
+    and a run that is resumed, need it registered. A name registered before stands for the newer
+    function from then on.
+
+    Args:
+        name: Small letters, digits and hyphens.
+        objective: See `Objective`. On a GPU it must not wait for a value: no `float(tensor)`.
+
+    Raises:
+        ConfigError: the name is convvae's own, or no name.
+    """
+    OBJECTIVE_NAMES.add(name)
+    OBJECTIVES[name] = objective
+
+
 def training_loss(
     config: TrainConfig,
     vae: VAE,
@@ -331,6 +357,8 @@ def training_loss(
             total = capacity_loss(draws, beta, capacity)
         case "elbo":
             total = loss(draws.terms, beta)
+        case own:
+            return OBJECTIVES[own](vae, draws, beta, count)
     if config.mmd:
         # Zhao et al. 2019, equation 6, https://arxiv.org/abs/1706.02262
         total = total + config.mmd * squared_mmd(draws.z, draws.eps)

@@ -47,6 +47,7 @@ def train(
     console: Console | None = None,
     resume: Path | None = None,
     callbacks: Iterable[Callback] = (),
+    images: RunImages | None = None,
 ) -> RunFolder:
     """Train a model and write its run folder.
 
@@ -57,6 +58,7 @@ def train(
         resume: Continue the run in this folder; `config` is its own, but for settings that leave
             its result alone, see `convvae.training.resuming`.
         callbacks: What else watches the run, see `convvae.training.callbacks`.
+        images: Images in memory, instead of those that `config.data` names.
 
     Returns:
         The run folder: model, metrics, pictures.
@@ -75,7 +77,7 @@ def train(
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    images = load_run_images(config)
+    images = images or load_run_images(config)
     plan = BatchPlan(config, images.rows)
     channels, height, width = images.source.images.shape[1:]
     learner = Learner(config, config.model((height, width), channels), device, len(images.rows))
@@ -93,7 +95,7 @@ def train(
     if console:
         announce(console, config, learner.vae, device)
     say(shown, [images.in_words(config.validation)])
-    say(shown, doctor.of_images(images.test.images, config.likelihood))
+    say(shown, doctor.of_images(images.test.images, config))
 
     with closing(watch), stop_flag() as stop:
         watch.start(start_of(run, learner, plan, images, progress, stop))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from convvae.config import TrainConfig, load_recipe, recipes
+from convvae.config import TrainConfig
 from convvae.errors import ConfigError, NonFiniteLossError, RunExistsError, StoppedError
 from convvae.evaluation.bounds import mean_terms
 from convvae.model.checkpoint import load_metadata, load_model, load_tensors
@@ -16,6 +16,7 @@ from convvae.training import loop
 from convvae.training import run as training_module
 from convvae.training.callbacks import Callback
 from convvae.training.holdout import MOST_HELD_OUT, held_out, load_run_images
+from convvae.training.recipes import load_recipe, recipes
 from convvae.training.run import train
 
 QUIET = Console(quiet=True)
