@@ -28,6 +28,13 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from convvae.errors import ConfigError, ImageSizeError, UsageError, did_you_mean
 from convvae.files import expand
+from convvae.parts import (
+    LIKELIHOOD_NAMES,
+    NETWORK_NAMES,
+    OBJECTIVE_NAMES,
+    PRIOR_NAMES,
+    WITHOUT_BATCH_STATISTICS,
+)
 
 MIN_SIDE = 8
 """Smallest image side: three halvings must leave at least one cell."""
@@ -38,20 +45,6 @@ MAX_SIDE = 4096
 LATENT_DIMS = 8
 """Latents of a model, where nothing else is asked for."""
 
-Network = Literal["upsample", "pooled", "transposed", "residual", "ladder"]
-WITHOUT_BATCH_STATISTICS: frozenset[Network] = frozenset({"residual", "ladder"})
-"""Networks in which no image sees another; the others normalise by the statistics of a batch."""
-LikelihoodName = Literal[
-    "gaussian",
-    "gaussian-learned",
-    "gaussian-optimal",
-    "laplace",
-    "bernoulli",
-    "continuous-bernoulli",
-    "discretized-logistic",
-    "discretized-logistic-mixture",
-    "discretized-logistic-colour",
-]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 Binarize = Literal["none", "dynamic", "static"]
@@ -66,6 +59,10 @@ def parse_size(text: str) -> tuple[int, int] | None:
 
     Raises:
         ValueError: the text is not one or two whole numbers joined by `x`.
+
+    Examples:
+        >>> parse_size("48x80"), parse_size("64"), parse_size("native")
+        ((48, 80), (64, 64), None)
     """
     if text == "native":
         return None
@@ -176,7 +173,7 @@ LEAST_CELLS = 4
 class Architecture(Frozen):
     """What a user chooses about a model; the images decide the rest."""
 
-    network: Network = "upsample"
+    network: Annotated[str, NETWORK_NAMES] = "upsample"
     """Encoder and decoder pair."""
     latent_dims: int = Field(default=LATENT_DIMS, ge=1, le=2**22)
     """Number of latents D; that of a ladder follows from its groups."""
@@ -190,13 +187,13 @@ class Architecture(Frozen):
     """Channels of the latent maps of a ladder."""
     fold: int = Field(default=2, ge=1, le=8)
     """Pixels a side that a ladder takes as one cell of its finest map."""
-    likelihood: LikelihoodName = "gaussian"
+    likelihood: Annotated[str, LIKELIHOOD_NAMES] = "gaussian"
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
     """Variance of the gaussian and laplace likelihoods; gaussian at 0.5: squared error + KL."""
     posterior: Literal["diagonal", "full", "flow"] = "diagonal"
     """q(z|x): a Gaussian with a diagonal or a full covariance, or one bent by a flow."""
-    prior: Literal["normal", "mixture", "vamp", "flow"] = "normal"
+    prior: Annotated[str, PRIOR_NAMES] = "normal"
     """p(z): standard normal, a mixture of Gaussians or of posteriors (VampPrior), or a flow."""
     prior_components: int = Field(default=100, ge=1, le=10_000)
     """Components of a mixture prior."""
@@ -245,7 +242,12 @@ class Architecture(Frozen):
 
 
 class ModelConfig(Architecture):
-    """All that is needed to rebuild a model; stored inside every model file."""
+    """All that is needed to rebuild a model; stored inside every model file.
+
+    Examples:
+        >>> ModelConfig(image_size=(28, 20), channels=3).pixels  # C H W
+        1680
+    """
 
     image_size: Size
     """Height and width of the images, at least 8 each; a single number is both."""
@@ -380,7 +382,7 @@ class TrainConfig(Architecture):
     """Course of that weight: up from 0 once over kl_warmup images, or in each of four cycles."""
     kl_warmup: int = Field(default=200_000, ge=1)
     """Images over which the linear schedule raises the weight of the KL term, or the capacity."""
-    objective: Literal["elbo", "iwae", "dreg", "beta-tc"] = "elbo"
+    objective: Annotated[str, OBJECTIVE_NAMES] = "elbo"
     """ELBO; importance-weighted bound, by either gradient; or beta on total correlation only."""
     free_bits: float = Field(default=0.0, ge=0)
     """Nats that the KL of each latent, or group of a ladder, may have for nothing."""
@@ -434,7 +436,7 @@ class TrainConfig(Architecture):
                 f"objective {self.objective} has no KL term of its own to weigh: leave out "
                 "--beta, --kl-schedule, --free-bits, --capacity and --mmd, or use --objective elbo"
             )
-        if self.objective == "beta-tc" and added:
+        if self.objective != "elbo" and added:
             raise ValueError(f"{added[0]} goes with --objective elbo only")
         if self.capacity is not None and (self.free_bits or self.kl_schedule != "constant"):
             raise ValueError(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.config import Architecture, TrainConfig
+from convvae.data.in_memory import IN_MEMORY
 from convvae.data.pixels import mean_pixel
 from convvae.data.rows import image_shape, pixel_range
 from convvae.errors import ConfigError
@@ -46,8 +47,6 @@ SETTINGS = (
 """Parameters that are settings of `TrainConfig`, of the same name, meaning and default."""
 FIXED = (*Architecture.model_fields, "optimizer", "ema_images")
 """Of them, those that cannot change without a new fit; the half-life of an average can."""
-DATA = "arrays"
-"""What a model file says of the images that an estimator was trained on."""
 CHUNK = 1000
 """Images scaled to bytes at a time."""
 
@@ -88,9 +87,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Examples:
         >>> from sklearn.datasets import load_digits
-        >>> X = load_digits().data
-        >>> ConvVAE(latent_dims=2, epochs=1, random_state=0).fit_transform(X).shape
-        (1797, 2)
+        >>> X = load_digits().data[:100]
+        >>> ConvVAE(latent_dims=2, max_filters=8, epochs=1, random_state=0).fit_transform(X).shape
+        (100, 2)
     """
 
     n_features_in_: int
@@ -262,7 +261,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         metadata = ModelMetadata(
             model=self.vae_.config,
-            data=DATA,
+            data=IN_MEMORY,
             epochs=self._progress.epoch,
             images=self._progress.images,
             bound=None,
@@ -381,7 +380,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _settings(self) -> tuple[TrainConfig, torch.device]:
         """The parameters as the settings of a run, and its device."""
         chosen = {name: _python(getattr(self, name)) for name in SETTINGS}
-        settings = {**chosen, "data": DATA, "seed": self._seed, "validation": 0.0}
+        settings = {**chosen, "data": IN_MEMORY, "seed": self._seed, "validation": 0.0}
         return resolve(TrainConfig.checked(settings, type(self).__name__))
 
     def _take_settings(self) -> None:

@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).parents[1] / "convvae"
 # fmt: off
 ROOMS = {
     "": [
-        "errors", "files", "config", "runtime", "images", "data", "distributions", "networks",
-        "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
-        "estimator", "cli", "__init__",
+        "errors", "files", "parts", "config", "runtime", "images", "data", "distributions",
+        "networks", "model", "evaluation", "figures", "anomalies", "training", "interop",
+        "explorer", "estimator", "api", "cli", "__init__",
     ],
     "anomalies": [
         "scores", "calibration", "report", "__init__",
@@ -31,11 +31,11 @@ ROOMS = {
     ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
-        "own", "sources", "__init__", "rows",
+        "own", "sources", "in_memory", "__init__", "rows",
     ],
     "distributions": [
         "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
-        "flows", "heads", "__init__",
+        "flows", "tables", "__init__",
     ],
     "evaluation": [
         "estimates", "encode", "encoding_files", "bounds", "reconstruction", "evaluate",

@@ -7,7 +7,7 @@ import inspect
 import io
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import PositionalMetavarFromFieldName
@@ -15,6 +15,7 @@ from tyro.conf import PositionalMetavarFromFieldName
 from convvae.cli.help import OPTIONAL, grouped
 from convvae.config import Frozen
 from convvae.errors import UsageError
+from convvae.parts import Names
 
 Options = TypeVar("Options", bound=Frozen)
 
@@ -97,6 +98,7 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
         return values
 
     hints = typing.get_type_hints(kind, include_extras=True)
+    hints = {name: _choices(hint) for name, hint in hints.items()}
     parameters: list[inspect.Parameter] = []
     help_lines = ["Args:"]
     for name, field in kind.model_fields.items():
@@ -114,6 +116,14 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
     collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
     collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
     return grouped(collect, kind)
+
+
+def _choices(hint: Any) -> Any:  # noqa: ANN401
+    """The type of a field, which for names of parts is a choice of those that there are now."""
+    for rule in getattr(hint, "__metadata__", ()):
+        if isinstance(rule, Names):
+            return Literal[tuple(rule)]
+    return hint
 
 
 def _first_words(box: str) -> str:

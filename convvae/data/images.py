@@ -132,6 +132,11 @@ def resize(images: Tensor, size: Size, *, crop: bool = False) -> Tensor:
     Raises:
         ConfigError: a side of `size` is under 1.
         ImageSizeError: the images are so long or so wide that they would become a line of pixels.
+
+    Examples:
+        >>> white = torch.full((1, 1, 2, 4), 255, dtype=torch.uint8)  # twice as wide as high
+        >>> resize(white, (4, 4))[0, 0, :, 0]  # centred on black
+        tensor([  0, 255, 255,   0], dtype=torch.uint8)
     """
     height, width = size
     if min(height, width) < 1:

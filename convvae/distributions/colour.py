@@ -106,6 +106,8 @@ class ColourHead(Head):
     The locations are logits, the coefficients hyperbolic tangents.
     """
 
+    is_mass = True
+
     @classmethod
     def channels(cls, channels: int) -> int:
         """Channels of the raw output for images of so many."""

@@ -138,6 +138,11 @@ class Gaussian(Likelihood):
 
     With variance 1/2 its negative logarithm is the squared error plus n/2 log(pi) for n pixels.
 
+    Examples:
+        >>> p = Gaussian(mean=torch.zeros(1, 2, 2), variance=0.5)
+        >>> p.log_prob(torch.zeros(1, 2, 2)) - p.log_prob(torch.ones(1, 2, 2))  # squared error
+        tensor(4.)
+
     Args:
         mean: The means m, shape [..., C, H, W].
         variance: The variance of a pixel, in units of squared intensity.
@@ -276,6 +281,8 @@ class Head(nn.Module, ABC):
 
     outputs = 1
     """Numbers of the raw output per value of the image."""
+    is_mass = False
+    """Whether p(x|z) is a mass of the 256 values of a pixel, and bits per dimension are defined."""
 
     def __init__(self, variance: float) -> None:
         super().__init__()
@@ -380,6 +387,7 @@ class DiscretizedLogisticHead(Head):
     """Logit of the location, and log-scale, of one discretised logistic."""
 
     outputs = 2
+    is_mass = True
     components = 1
 
     def forward(self, output: Tensor) -> Likelihood:

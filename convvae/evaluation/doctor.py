@@ -17,6 +17,7 @@ from convvae.distributions import DiagonalGaussian, FlowPosterior, FullGaussian
 from convvae.evaluation.encode import batch_size, evaluating, posterior_means
 from convvae.model.checkpoint import ModelMetadata
 from convvae.model.vae import LOGVAR_RANGE, VAE
+from convvae.parts import LIKELIHOOD_NAMES
 
 SOME = 1000
 """Images looked at, the first of the set."""
@@ -76,7 +77,8 @@ def of_images(images: Tensor, likelihood: str) -> list[Remark]:
                 "with published figures, or use --likelihood continuous-bernoulli",
             )
         )
-    if likelihood != "bernoulli" and binary:
+    takes_grey = likelihood in LIKELIHOOD_NAMES.built_in and likelihood != "bernoulli"
+    if takes_grey and binary:
         said.append(
             Remark(
                 f"the pixels are black or white, which {likelihood} takes for grey",

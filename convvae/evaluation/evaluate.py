@@ -76,8 +76,8 @@ def evaluate(
     errors, similarities = reconstruction_scores(vae, images)
     bound = Estimate.of(terms.bound)
     tightest = (weighted or bound).mean
-    name = vae.config.likelihood
-    is_mass = name.startswith("discretized") or (name == "bernoulli" and is_binary(images))
+    is_bernoulli = vae.config.likelihood == "bernoulli"
+    is_mass = vae.head.is_mass or (is_bernoulli and is_binary(images))
     error = float(errors.mean())
     return Evaluation(
         bound=bound,

@@ -29,6 +29,7 @@ from convvae.config import Binarize, Frozen, ModelConfig, ValidatedOn
 from convvae.errors import ConfigError, ImageSizeError, ModelFileError, OutputError, did_you_mean
 from convvae.files import atomic
 from convvae.model.vae import VAE
+from convvae.parts import PARTS_OF_A_MODEL
 
 MODEL_FORMAT = 1
 """Version of the metadata; a reader refuses a newer one."""
@@ -119,9 +120,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
-def save_model(path: Path, vae: VAE, metadata: ModelMetadata) -> None:
-    """Write a model file, whole or not at all."""
-    save_tensors(path, vae.state_dict(), metadata.model_dump(mode="json"))
+def save_model(path: str | Path, vae: VAE, metadata: ModelMetadata) -> None:
+    """Write a model file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    save_tensors(Path(path), vae.state_dict(), metadata.model_dump(mode="json"))
 
 
 def load_metadata(model: str | Path) -> ModelMetadata:
@@ -143,7 +148,13 @@ def load_model(model: str | Path) -> tuple[VAE, ModelMetadata]:
         model: A run folder, a `.safetensors` file, or the name of a pretrained model.
 
     Raises:
-        ModelFileError: there is no such model, or its file is not whole.
+        ModelFileError: there is no such model, its file is not whole, or it names a part of one's
+            own that was not registered.
+
+    Examples:
+        >>> vae, metadata = load_model("mlx-cvae")
+        >>> vae.training, metadata.model.image_size
+        (False, (64, 64))
     """
     path = find_model(model)
     tensors, metadata = _load(path)
@@ -191,7 +202,24 @@ def is_file(path: Path) -> bool:
 
 def _load(path: Path) -> tuple[dict[str, Tensor], ModelMetadata]:
     tensors, header = load_tensors(path)
+    _check_parts(path, header)
     try:
         return tensors, ModelMetadata.checked(header, str(path))
     except (ConfigError, ImageSizeError) as error:
         raise ModelFileError(f"{error}; the file's metadata is not a model's") from error
+
+
+def _check_parts(path: Path, header: dict[str, Any]) -> None:
+    """Check that the parts that a model file names are known here.
+
+    Raises:
+        ModelFileError: one was never registered.
+    """
+    model = header.get("model")
+    for names in PARTS_OF_A_MODEL:
+        name = model.get(names.setting) if isinstance(model, dict) else None
+        if isinstance(name, str) and name not in names:
+            raise ModelFileError(
+                f"the model in {path} has the {names.setting} {name!r}, which is none of convvae's "
+                f"and not registered here; call {names.register}({name!r}, ...) before loading it"
+            )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from convvae.distributions import (
     kl_per_latent,
 )
 from convvae.model.vae import VAE
+from convvae.parts import OBJECTIVE_NAMES
 
 
 class Terms(NamedTuple):
@@ -116,6 +117,12 @@ def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
         eps: Standard normal noise, shape [K, B, D]; one draw from torch's generator if absent.
 
     Source: Kingma & Welling 2014, equation 10, https://arxiv.org/abs/1312.6114
+
+    Examples:
+        >>> vae = VAE(ModelConfig(image_size=8, channels=1, latent_dims=2)).eval()
+        >>> terms = elbo(vae, torch.rand(5, 1, 8, 8))
+        >>> terms.bound.shape, torch.equal(terms.bound, terms.log_px - terms.kl)
+        (torch.Size([5]), True)
     """
     if eps is None:
         eps = torch.randn(1, len(x), vae.prior.latent_dims, device=x.device)
@@ -293,6 +300,31 @@ def squared_mmd(z: Tensor, eps: Tensor) -> Tensor:
     return (off_diagonal / max(1, batch * (batch - 1))).mean()
 
 
+Objective: TypeAlias = Callable[[VAE, Draws, float | Tensor, int], Tensor]
+"""The model, the draws of a batch, the weight beta of the KL at this step, and the number of
+training images N -> what the step minimises, nats per image, a scalar."""
+OBJECTIVES: dict[str, Objective] = {}
+"""Those registered, by name; convvae's own are in `training_loss`."""
+
+
+def register(name: str, objective: Objective) -> None:
+    """Make an objective of one's own a value of the setting `objective`.
+
+    Evaluation reports the bounds all the same. Models do not name their objective: only training,
+    and a run that is resumed, need it registered. A name registered before stands for the newer
+    function from then on.
+
+    Args:
+        name: Small letters, digits and hyphens.
+        objective: See `Objective`. On a GPU it must not wait for a value: no `float(tensor)`.
+
+    Raises:
+        ConfigError: the name is convvae's own, or no name.
+    """
+    OBJECTIVE_NAMES.add(name)
+    OBJECTIVES[name] = objective
+
+
 def training_loss(
     config: TrainConfig,
     vae: VAE,
@@ -327,6 +359,8 @@ def training_loss(
             total = capacity_loss(draws, beta, capacity)
         case "elbo":
             total = loss(draws.terms, beta)
+        case own:
+            return OBJECTIVES[own](vae, draws, beta, count)
     if config.mmd:
         # Zhao et al. 2019, equation 6, https://arxiv.org/abs/1706.02262
         total = total + config.mmd * squared_mmd(draws.z, draws.eps)
@@ -337,6 +371,10 @@ def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:
     r"""The plain objective: the mean over the batch of -log_px + beta kl, in nats per image.
 
     Source: beta from Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl
+
+    Examples:
+        >>> loss(Terms(log_px=torch.tensor([-3.0, -5.0]), kl=torch.tensor([1.0, 1.0])), beta=2.0)
+        tensor(6.)
     """
     return (beta * terms.kl - terms.log_px).mean()
 

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from convvae.config import ModelConfig
 from convvae.distributions import (
     HEADS,
+    PRIORS,
     ConditionalFlow,
     DiagonalGaussian,
-    FlowPrior,
     FullGaussian,
-    LearnedMixture,
     Likelihood,
     Posterior,
     Prior,
-    StandardNormal,
     VampPrior,
     kl_divergence,
 )
@@ -99,18 +97,10 @@ class VAE(nn.Module):
 
     def _make_prior(self) -> Prior:
         config = self.config
-        match config.prior:
-            case "normal":
-                return StandardNormal(config.latent_dims)
-            case "mixture":
-                return LearnedMixture(config.latent_dims, config.prior_components)
-            case "flow":
-                return FlowPrior(config.latent_dims)
-            case "vamp":
-                shape = (config.channels, *config.image_size)
-                return VampPrior(
-                    config.latent_dims, config.prior_components, shape, self._components
-                )
+        if config.prior == "vamp":
+            shape = (config.channels, *config.image_size)
+            return VampPrior(config.latent_dims, config.prior_components, shape, self._components)
+        return PRIORS[config.prior](config.latent_dims, config.prior_components)
 
     def _components(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar of images' posteriors, which a VampPrior mixes."""

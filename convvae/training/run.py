@@ -46,6 +46,7 @@ def train(
     console: Console | None = None,
     resume: Path | None = None,
     callbacks: Iterable[Callback] = (),
+    images: RunImages | None = None,
 ) -> RunFolder:
     """Train a model and write its run folder.
 
@@ -55,6 +56,7 @@ def train(
             progress and remarks go to standard output; `Console(quiet=True)` shows nothing.
         resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
         callbacks: What else watches the run, see `convvae.training.callbacks`.
+        images: Images in memory, instead of those that `config.data` names.
 
     Returns:
         The run folder: model, metrics, pictures.
@@ -72,7 +74,7 @@ def train(
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    images = load_run_images(config)
+    images = images or load_run_images(config)
     plan = BatchPlan(config, images.rows)
     channels, height, width = images.source.images.shape[1:]
     learner = Learner(config, config.model((height, width), channels), device, len(images.rows))
