@@ -9,14 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convvae.api import encode, evaluate, generate, load_images, reconstruct, train
     from convvae.config import ModelConfig, TrainConfig
     from convvae.estimator import ConvVAE
-    from convvae.evaluation.encode import generate
-    from convvae.evaluation.reconstruction import reconstruct
     from convvae.model.checkpoint import load_model
     from convvae.model.objectives import elbo
     from convvae.model.vae import VAE
-    from convvae.training.run import train
 
     __version__: str
 
@@ -27,7 +25,10 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "elbo",
+    "encode",
+    "evaluate",
     "generate",
+    "load_images",
     "load_model",
     "reconstruct",
     "train",
@@ -39,10 +40,13 @@ _HOMES = {
     "ModelConfig": "config",
     "TrainConfig": "config",
     "elbo": "model.objectives",
-    "generate": "evaluation.encode",
+    "encode": "api",
+    "evaluate": "api",
+    "generate": "api",
+    "load_images": "api",
     "load_model": "model.checkpoint",
-    "reconstruct": "evaluation.reconstruction",
-    "train": "training.run",
+    "reconstruct": "api",
+    "train": "api",
 }
 
 

@@ -26,6 +26,13 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from convvae.errors import ConfigError, ImageSizeError
 from convvae.files import expand
+from convvae.parts import (
+    LIKELIHOOD_NAMES,
+    NETWORK_NAMES,
+    OBJECTIVE_NAMES,
+    PRIOR_NAMES,
+    WITHOUT_BATCH_STATISTICS,
+)
 
 MIN_SIDE = 8
 """Smallest image side: three halvings must leave at least one cell."""
@@ -36,20 +43,6 @@ MAX_SIDE = 4096
 LATENT_DIMS = 8
 """Latents of a model, where nothing else is asked for."""
 
-Network = Literal["upsample", "pooled", "transposed", "residual", "ladder"]
-WITHOUT_BATCH_STATISTICS: frozenset[Network] = frozenset({"residual", "ladder"})
-"""Networks in which no image sees another; the others normalise by the statistics of a batch."""
-LikelihoodName = Literal[
-    "gaussian",
-    "gaussian-learned",
-    "gaussian-optimal",
-    "laplace",
-    "bernoulli",
-    "continuous-bernoulli",
-    "discretized-logistic",
-    "discretized-logistic-mixture",
-    "discretized-logistic-colour",
-]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 Binarize = Literal["none", "dynamic", "static"]
@@ -115,9 +108,6 @@ UserPath = Annotated[Path, AfterValidator(expand)]
 """A path of the user's, `~` written out."""
 
 
-_WAY_OUT = "use --network " + " or ".join(sorted(WITHOUT_BATCH_STATISTICS))
-
-
 class Frozen(BaseModel):
     """A configuration: immutable, no unknown keys, finite numbers."""
 
@@ -167,6 +157,8 @@ class Group(NamedTuple):
         return self.channels * self.height * self.width
 
 
+MAX_OUTLINE = 512
+"""Latents of a ladder's first groups that stand for an image where each is looked at."""
 LEAST_CELLS = 4
 """The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
 
@@ -174,7 +166,7 @@ LEAST_CELLS = 4
 class Architecture(Frozen):
     """What a user chooses about a model; the images decide the rest."""
 
-    network: Network = "upsample"
+    network: Annotated[str, NETWORK_NAMES] = "upsample"
     """Encoder and decoder pair."""
     latent_dims: int = Field(default=LATENT_DIMS, ge=1, le=2**22)
     """Number of latents D; that of a ladder follows from its groups."""
@@ -188,13 +180,13 @@ class Architecture(Frozen):
     """Channels of the latent maps of a ladder."""
     fold: int = Field(default=2, ge=1, le=8)
     """Pixels a side that a ladder takes as one cell of its finest map."""
-    likelihood: LikelihoodName = "gaussian"
+    likelihood: Annotated[str, LIKELIHOOD_NAMES] = "gaussian"
     """p(x|z) of a pixel."""
     variance: float = Field(default=0.5, gt=0)
     """Variance of the gaussian and laplace likelihoods; gaussian at 0.5: squared error + KL."""
     posterior: Literal["diagonal", "full", "flow"] = "diagonal"
     """q(z|x): a Gaussian with a diagonal or a full covariance, or one bent by a flow."""
-    prior: Literal["normal", "mixture", "vamp", "flow"] = "normal"
+    prior: Annotated[str, PRIOR_NAMES] = "normal"
     """p(z): standard normal, a mixture of Gaussians or of posteriors (VampPrior), or a flow."""
     prior_components: int = Field(default=100, ge=1, le=10_000)
     """Components of a mixture prior."""
@@ -283,6 +275,16 @@ class ModelConfig(Architecture):
                 name = f"{height}x{width}.{number}"
                 plan.append(Group(name, self.group_channels, height, width, start))
         return tuple(plan)
+
+    @property
+    def outline(self) -> int:
+        """Latents that are looked at one by one: all, or those of a ladder's first groups.
+
+        Of a ladder, as many whole groups as have at most `MAX_OUTLINE` latents, at least one.
+        """
+        ends = [group.start + group.size for group in self.plan]
+        few = [end for end in ends if end <= MAX_OUTLINE]
+        return (few[-1] if few else ends[0]) if ends else self.latent_dims
 
     @model_validator(mode="after")
     def _latents_of_a_ladder(self) -> Self:
@@ -378,7 +380,7 @@ class TrainConfig(Architecture):
     """Course of that weight: up from 0 once over kl_warmup images, or in each of four cycles."""
     kl_warmup: int = Field(default=200_000, ge=1)
     """Images over which the linear schedule raises the weight of the KL term, or the capacity."""
-    objective: Literal["elbo", "iwae", "dreg", "beta-tc"] = "elbo"
+    objective: Annotated[str, OBJECTIVE_NAMES] = "elbo"
     """ELBO; importance-weighted bound, by either gradient; or beta on total correlation only."""
     free_bits: float = Field(default=0.0, ge=0)
     """Nats that the KL of each latent, or group of a ladder, may have for nothing."""
@@ -432,7 +434,7 @@ class TrainConfig(Architecture):
                 f"objective {self.objective} has no KL term of its own to weigh: leave out "
                 "--beta, --kl-schedule, --free-bits, --capacity and --mmd, or use --objective elbo"
             )
-        if self.objective == "beta-tc" and added:
+        if self.objective != "elbo" and added:
             raise ValueError(f"{added[0]} goes with --objective elbo only")
         if self.capacity is not None and (self.free_bits or self.kl_schedule != "constant"):
             raise ValueError(
@@ -450,7 +452,7 @@ class TrainConfig(Architecture):
             raise ValueError(
                 "objective dreg takes the weight of a draw to depend on that draw alone, and the "
                 f"batch normalisation of network {self.network} mixes the draws, which makes its "
-                f"gradient wrong; {_WAY_OUT}, or --objective iwae"
+                "gradient wrong; use --network residual, or --objective iwae"
             )
         if self.objective in ("iwae", "dreg") and self.likelihood == "gaussian-optimal":
             raise ValueError(

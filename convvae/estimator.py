@@ -20,6 +20,7 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.config import Architecture, TrainConfig
+from convvae.data.in_memory import IN_MEMORY
 from convvae.data.pixels import mean_pixel
 from convvae.data.rows import image_shape, pixel_range
 from convvae.errors import ConfigError
@@ -46,8 +47,6 @@ SETTINGS = (
 """Parameters that are settings of `TrainConfig`, of the same name, meaning and default."""
 FIXED = (*Architecture.model_fields, "optimizer", "ema_images")
 """Of them, those that cannot change without a new fit; the half-life of an average can."""
-DATA = "arrays"
-"""What a model file says of the images that an estimator was trained on."""
 CHUNK = 1000
 """Images scaled to bytes at a time."""
 
@@ -225,12 +224,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"X has {z.shape[1]} columns, but the model has {self._n_features_out} latents"
             )
-        with encode.evaluating(self.vae_):
-            parts = [
-                self.vae_.decode(part.to(self.vae_.device)).mean.cpu()
-                for part in z.split(encode.batch_size(self.vae_))
-            ]
-        return self._values(torch.cat(parts))
+        return self._values(encode.decode(self.vae_, z))
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
@@ -268,7 +262,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         metadata = ModelMetadata(
             model=self.vae_.config,
-            data=DATA,
+            data=IN_MEMORY,
             epochs=self._progress.epoch,
             images=self._progress.images,
             bound=None,
@@ -387,7 +381,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _settings(self) -> tuple[TrainConfig, torch.device]:
         """The parameters as the settings of a run, and its device."""
         chosen = {name: _python(getattr(self, name)) for name in SETTINGS}
-        settings = {**chosen, "data": DATA, "seed": self._seed, "validation": 0.0}
+        settings = {**chosen, "data": IN_MEMORY, "seed": self._seed, "validation": 0.0}
         return resolve(TrainConfig.checked(settings, type(self).__name__))
 
     def _take_settings(self) -> None:

@@ -30,7 +30,7 @@ def test_what_is_not_a_size_is_refused(text):
         ({"lr": float("nan")}, "lr.*finite"),
         (
             {"network": "resnet"},
-            "network.*'upsample', 'pooled', 'transposed', 'residual' or 'ladder'",
+            "network.*choose upsample, pooled, transposed, residual, ladder, or register",
         ),
         ({"colour": 1}, "colour"),
         ({"objective": "iwae", "beta": 2.0}, "no KL term of its own"),

@@ -17,28 +17,28 @@ PACKAGE = Path(__file__).parents[1] / "convvae"
 # fmt: off
 ROOMS = {
     "": [
-        "errors", "files", "config", "runtime", "images", "data", "distributions", "networks",
-        "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
-        "estimator", "cli", "__init__",
+        "errors", "files", "parts", "config", "runtime", "images", "data", "distributions",
+        "networks", "model", "evaluation", "figures", "anomalies", "training", "interop", "explorer",
+        "estimator", "api", "cli", "__init__",
     ],
     "anomalies": [
         "scores", "calibration", "report", "__init__",
     ],
     "cli": [
-        "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures", "report",
+        "help", "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures", "report",
         "explore", "info", "models", "import_", "export", "__init__", "anomalies", "encode",
         "main",
     ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
-        "own", "sources", "__init__", "rows",
+        "own", "sources", "in_memory", "__init__", "rows",
     ],
     "distributions": [
         "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
-        "flows", "heads", "__init__",
+        "flows", "tables", "__init__",
     ],
     "evaluation": [
-        "estimates", "encode", "encoding_files", "bounds", "reconstruction", "evaluate",
+        "estimates", "encode", "encoding_files", "bounds", "groups", "reconstruction", "evaluate",
         "latents", "fitted_priors", "distances", "probes", "sample_quality", "doctor",
         "scorecard", "__init__",
     ],

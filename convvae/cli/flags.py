@@ -7,12 +7,15 @@ import inspect
 import io
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
+from tyro.conf import PositionalMetavarFromFieldName
 
+from convvae.cli.help import OPTIONAL, grouped
 from convvae.config import Frozen
 from convvae.errors import UsageError
+from convvae.parts import Names
 
 Options = TypeVar("Options", bound=Frozen)
 
@@ -43,6 +46,8 @@ def parse(
                 prog=command,
                 args=args,
                 description=(kind.__doc__ or "").partition("\n")[0],
+                registry=OPTIONAL,
+                config=(PositionalMetavarFromFieldName,),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -93,6 +98,7 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
         return values
 
     hints = typing.get_type_hints(kind, include_extras=True)
+    hints = {name: _choices(hint) for name, hint in hints.items()}
     parameters: list[inspect.Parameter] = []
     help_lines = ["Args:"]
     for name, field in kind.model_fields.items():
@@ -109,7 +115,15 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
     collect.__signature__ = inspect.Signature(parameters)
     collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
     collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
-    return collect
+    return grouped(collect, kind)
+
+
+def _choices(hint: Any) -> Any:  # noqa: ANN401
+    """The type of a field, which for names of parts is a choice of those that there are now."""
+    for rule in getattr(hint, "__metadata__", ()):
+        if isinstance(rule, Names):
+            return Literal[tuple(rule)]
+    return hint
 
 
 def _first_words(box: str) -> str:

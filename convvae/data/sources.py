@@ -97,7 +97,7 @@ def load(
             f"limit is {limit}, but {name} ({split}) has {len(found.images)} images; ask for fewer"
         )
     whole = _image_set(found, name, split, limit)
-    return replace(whole, images=_prepared(whole.images, prepare))
+    return replace(whole, images=prepared(whole.images, prepare))
 
 
 def stream(
@@ -155,7 +155,7 @@ def _each(
     read: Callable[[int], Iterable[torch.Tensor]], prepare: Preparation, count: int
 ) -> Iterator[torch.Tensor]:
     """What is made of images that come so many at a time."""
-    return (_prepared(images, prepare) for images in read(count))
+    return (prepared(images, prepare) for images in read(count))
 
 
 def _image_set(found: Labelled, name: str, split: Split, limit: int | None = None) -> ImageSet:
@@ -185,7 +185,8 @@ def short_name(word: str) -> str:
     return word if word in NAMES else re.sub(r"[^\w.-]+", "-", Path(word).stem).strip("-.") or "run"
 
 
-def _prepared(images: torch.Tensor, prepare: Preparation) -> torch.Tensor:
+def prepared(images: torch.Tensor, prepare: Preparation) -> torch.Tensor:
+    """Images uint8 `[N, C, H, W]` of the channels and the size that are asked for."""
     if prepare.channels is not None:
         images = with_channels(images, prepare.channels)
     if prepare.image_size is not None:

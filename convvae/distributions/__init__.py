@@ -8,7 +8,6 @@ generator, as an argument, so that everything here is a function of its argument
 from convvae.distributions.colour import ColourLogistic
 from convvae.distributions.flows import ConditionalFlow, FlowPosterior, FlowPrior
 from convvae.distributions.gaussian import normal_kl, normal_log_density
-from convvae.distributions.heads import HEADS
 from convvae.distributions.kl import kl_divergence, kl_per_latent
 from convvae.distributions.likelihoods import (
     Bernoulli,
@@ -31,9 +30,11 @@ from convvae.distributions.priors import (
     StandardNormal,
     VampPrior,
 )
+from convvae.distributions.tables import HEADS, PRIORS, register_likelihood, register_prior
 
 __all__ = [
     "HEADS",
+    "PRIORS",
     "Bernoulli",
     "ColourLogistic",
     "ConditionalFlow",
@@ -61,4 +62,6 @@ __all__ = [
     "kl_per_latent",
     "normal_kl",
     "normal_log_density",
+    "register_likelihood",
+    "register_prior",
 ]

@@ -77,7 +77,7 @@ class Scene:
         self._called = shown.classes
         self._wanted = Wanted(vae.config.image_size, vae.config.channels, crop)
         self._binarize_seed = binarize_seed
-        codes = latents.encode(vae, shown.images)
+        codes = latents.codes(vae, shown.images)
         self.mean = codes.mean
         """Locations of the posteriors, shape [N, D]."""
         self.order: list[int] = codes.order.tolist()

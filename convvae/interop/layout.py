@@ -20,9 +20,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from convvae.config import LikelihoodName, ModelConfig, Network
+from convvae.config import ModelConfig
 from convvae.errors import ModelFileError
 from convvae.model.vae import VAE
+from convvae.parts import LikelihoodName, Network
 
 Shape = tuple[int, ...]
 

@@ -7,9 +7,10 @@ from typing import final
 
 from torch import Tensor
 
-from convvae.config import ModelConfig, Network
+from convvae.config import ModelConfig
 from convvae.errors import ModelFileError
 from convvae.interop.layout import Layout, Sizes, Slot, tensor_shapes, whole_cells
+from convvae.parts import Network
 
 SPREAD = ("var", "sigma", "std", "scale")
 """Words that people name a head after that gives the spread of q(z|x)."""

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from convvae.config import LikelihoodName, ModelConfig
+from convvae.config import ModelConfig
 from convvae.errors import ConfigError, ImageSizeError, ModelFileError, ModelMismatchError
 from convvae.files import atomic
 from convvae.interop.layout import Layout, Slot
@@ -20,6 +20,7 @@ from convvae.interop.reading import Kind, Weights, read_weights
 from convvae.interop.torch_vae import TorchVAE
 from convvae.model.checkpoint import ModelMetadata
 from convvae.model.vae import VAE
+from convvae.parts import LikelihoodName
 
 UNKNOWN = "unknown"
 """The data of a model whose file does not say what it was trained on."""

@@ -29,6 +29,7 @@ from convvae.config import Binarize, Frozen, ModelConfig, ValidatedOn
 from convvae.errors import ConfigError, ImageSizeError, ModelFileError, OutputError, did_you_mean
 from convvae.files import atomic
 from convvae.model.vae import VAE
+from convvae.parts import PARTS_OF_A_MODEL
 
 MODEL_FORMAT = 1
 """Version of the metadata; a reader refuses a newer one."""
@@ -191,7 +192,24 @@ def is_file(path: Path) -> bool:
 
 def _load(path: Path) -> tuple[dict[str, Tensor], ModelMetadata]:
     tensors, header = load_tensors(path)
+    _check_parts(path, header)
     try:
         return tensors, ModelMetadata.checked(header, str(path))
     except (ConfigError, ImageSizeError) as error:
         raise ModelFileError(f"{error}; the file's metadata is not a model's") from error
+
+
+def _check_parts(path: Path, header: dict[str, Any]) -> None:
+    """Check that the parts that a model file names are known here.
+
+    Raises:
+        ModelFileError: one was never registered.
+    """
+    model = header.get("model")
+    for names in PARTS_OF_A_MODEL:
+        name = model.get(names.setting) if isinstance(model, dict) else None
+        if isinstance(name, str) and name not in names:
+            raise ModelFileError(
+                f"the model in {path} has the {names.setting} {name!r}, which is none of convvae's "
+                f"and not registered here; call {names.register}({name!r}, ...) before loading it"
+            )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,12 +16,15 @@ from convvae.config import ModelConfig, TrainConfig
 from convvae.distributions import (
     DiagonalGaussian,
     FullGaussian,
+    Likelihood,
     Posterior,
     StandardNormal,
     gaussian_squared_error,
     kl_per_latent,
 )
+from convvae.distributions.gaussian import gaussian_log_density
 from convvae.model.vae import VAE
+from convvae.parts import OBJECTIVE_NAMES
 
 
 class Terms(NamedTuple):
@@ -65,6 +68,8 @@ class Draws(NamedTuple):
     """The posterior."""
     z: Tensor
     """The draws, shape [K, B, D]."""
+    p: Likelihood
+    """p(x|z), over x of shape [K, B, C, H, W]."""
     log_px: Tensor
     """log p(x|z) of each, nats, shape [K, B]."""
     kl: Tensor
@@ -101,7 +106,7 @@ def draw(vae: VAE, x: Tensor, eps: Tensor) -> Draws:
 def _score(vae: VAE, x: Tensor, q: Posterior, eps: Tensor) -> Draws:
     made = vae.draw(q, eps)
     log_px = made.p.log_prob(x)
-    return Draws(q, made.z, log_px, made.kl, eps, made.log_ratio, made.kl_per_group)
+    return Draws(q, made.z, made.p, log_px, made.kl, eps, made.log_ratio, made.kl_per_group)
 
 
 def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
@@ -235,7 +240,7 @@ def log_aggregate(q: DiagonalGaussian, z: Tensor, count: int) -> tuple[Tensor, T
     """
     batch = z.shape[1]
     square = (z.unsqueeze(2) - q.mu) ** 2 * torch.exp(-q.logvar)
-    each = -0.5 * (math.log(2 * math.pi) + q.logvar + square)  # log q(z_bd|x_j), [K, B, B, D]
+    each = gaussian_log_density(square, q.logvar)  # log q(z_bd|x_j), [K, B, B, D]
     own = torch.eye(batch, device=z.device)
     share = own / count + (1 - own) * (count - 1) / (count * max(1, batch - 1))
     logw = share.log()
@@ -293,6 +298,31 @@ def squared_mmd(z: Tensor, eps: Tensor) -> Tensor:
     return (off_diagonal / max(1, batch * (batch - 1))).mean()
 
 
+Objective: TypeAlias = Callable[[VAE, Draws, float | Tensor, int], Tensor]
+"""The model, the draws of a batch, the weight beta of the KL at this step, and the number of
+training images N -> what the step minimises, nats per image, a scalar."""
+OBJECTIVES: dict[str, Objective] = {}
+"""Those registered, by name; convvae's own are in `training_loss`."""
+
+
+def register(name: str, objective: Objective) -> None:
+    """Make an objective of one's own a value of the setting `objective`.
+
+    Evaluation reports the bounds all the same. Models do not name their objective: only training,
+    and a run that is resumed, need it registered. A name registered before stands for the newer
+    function from then on.
+
+    Args:
+        name: Small letters, digits and hyphens.
+        objective: See `Objective`. On a GPU it must not wait for a value: no `float(tensor)`.
+
+    Raises:
+        ConfigError: the name is convvae's own, or no name.
+    """
+    OBJECTIVE_NAMES.add(name)
+    OBJECTIVES[name] = objective
+
+
 def training_loss(
     config: TrainConfig,
     vae: VAE,
@@ -327,6 +357,8 @@ def training_loss(
             total = capacity_loss(draws, beta, capacity)
         case "elbo":
             total = loss(draws.terms, beta)
+        case own:
+            return OBJECTIVES[own](vae, draws, beta, count)
     if config.mmd:
         # Zhao et al. 2019, equation 6, https://arxiv.org/abs/1706.02262
         total = total + config.mmd * squared_mmd(draws.z, draws.eps)
@@ -341,8 +373,8 @@ def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:
     return (beta * terms.kl - terms.log_px).mean()
 
 
-def squared_error_and_kl(config: ModelConfig, log_px: float, kl: float) -> float | None:
-    """Sum of squared error + KL per image, the loss that the MLX and Lux tutorials print.
+def squared_error_and_kl_per_image(config: ModelConfig, log_px: float, kl: float) -> float | None:
+    """Sum of squared error + KL of an image, the loss that the MLX and Lux tutorials print.
 
     With the Gaussian likelihood at variance 1/2 it differs from -bound by the constant
     n/2 log(pi); at any variance it is recovered from log p(x|z). Not defined for other likelihoods.

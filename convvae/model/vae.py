@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from convvae.config import ModelConfig
 from convvae.distributions import (
     HEADS,
+    PRIORS,
     ConditionalFlow,
     DiagonalGaussian,
-    FlowPrior,
     FullGaussian,
-    LearnedMixture,
     Likelihood,
     Posterior,
     Prior,
-    StandardNormal,
     VampPrior,
     kl_divergence,
 )
@@ -99,18 +97,10 @@ class VAE(nn.Module):
 
     def _make_prior(self) -> Prior:
         config = self.config
-        match config.prior:
-            case "normal":
-                return StandardNormal(config.latent_dims)
-            case "mixture":
-                return LearnedMixture(config.latent_dims, config.prior_components)
-            case "flow":
-                return FlowPrior(config.latent_dims)
-            case "vamp":
-                shape = (config.channels, *config.image_size)
-                return VampPrior(
-                    config.latent_dims, config.prior_components, shape, self._components
-                )
+        if config.prior == "vamp":
+            shape = (config.channels, *config.image_size)
+            return VampPrior(config.latent_dims, config.prior_components, shape, self._components)
+        return PRIORS[config.prior](config.latent_dims, config.prior_components)
 
     def _components(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar of images' posteriors, which a VampPrior mixes."""
@@ -120,7 +110,8 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Posterior:
         """Images x [B, C, H, W] in [0, 1] -> posterior q(z|x) over z [B, D]."""
-        if isinstance(self.decoder, TopDown):
+        if self.config.network == "ladder":
+            assert isinstance(self.decoder, TopDown)
             return LadderPosterior(self.decoder, self.encoder(x))
         mu, spread = self.encoder(x)
         mu, spread, dims = wide(mu), wide(spread), self.config.latent_dims
@@ -147,7 +138,11 @@ class VAE(nn.Module):
         return Draw(q, z, self.decode(z), kl, lambda: self.prior.log_prob(z) - q.log_prob(z), None)
 
     def decode(self, z: Tensor) -> Likelihood:
-        """Latents z [..., D] -> likelihood p(x|z) over x [..., C, H, W]."""
+        """Latents z [..., D] -> likelihood p(x|z) over x [..., C, H, W].
+
+        Of a ladder, z may end after any of its groups: those left out take the means of their
+        priors.
+        """
         output = self.decoder(z.reshape(-1, z.shape[-1]))
         return self.head(wide(output.reshape(*z.shape[:-1], *output.shape[1:])))
 

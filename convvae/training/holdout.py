@@ -64,7 +64,17 @@ def load_run_images(config: TrainConfig) -> RunImages:
     Raises:
         ConvvaeError: they cannot be loaded, each reason with its own class.
     """
-    source, test = load_images(config, "train"), load_images(config, "test")
+    return divide(load_images(config, "train"), load_images(config, "test"), config)
+
+
+def divide(source: data.ImageSet, test: data.ImageSet, config: TrainConfig) -> RunImages:
+    """The images of a run, those held out among the training images by its seed.
+
+    Args:
+        source: The training images, binarised if the run does so once.
+        test: The test images, binarised if the run does so.
+        config: The run.
+    """
     held = held_out(len(source), config.validation, config.seed)
     if not len(held):
         return RunImages(source, torch.arange(len(source)), None, test)
@@ -92,6 +102,11 @@ def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
     )
     limit = config.limit if split == "train" else None
     found = data.load(config.data, split, data_dir=config.data_dir, limit=limit, prepare=prepare)
+    return binarized(found, split, config)
+
+
+def binarized(found: data.ImageSet, split: data.Split, config: TrainConfig) -> data.ImageSet:
+    """The images of a split, black or white where the run asks for it once and for all."""
     if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
         return replace(found, images=binarize_once(found.images, split, config.binarize_seed))
     return found

@@ -189,14 +189,13 @@ def validate(learner: Learner, images: Tensor, settings: StepSettings) -> Valida
         settings: Of the epoch's last step.
     """
     config, vae = learner.config, learner.weights
-    shape = (config.mc_samples, vae.config.latent_dims)
     weights = ((settings.beta, settings.capacity), (config.beta, config.capacity or 0.0))
     total = learner.sums.new_zeros(4)
     with evaluating(vae):
         for index in in_batches(torch.arange(len(images)), config.batch_size):
             part = images[index]
-            eps = [torch.randn(shape, generator=own_noise(image, config.seed)) for image in part]
-            draws = draw(vae, to_unit(part.to(vae.device)), torch.stack(eps, 1).to(vae.device))
+            eps = own_noise(vae, part, config.seed)(config.mc_samples)
+            draws = draw(vae, to_unit(part.to(vae.device)), eps)
             losses = [
                 training_loss(config, vae, draws, beta, capacity, learner.count) * len(part)
                 for beta, capacity in weights

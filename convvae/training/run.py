@@ -21,7 +21,7 @@ from convvae.errors import ConfigError, StoppedError
 from convvae.evaluation import doctor
 from convvae.images import sheets
 from convvae.model.checkpoint import ModelMetadata, load_metadata, load_model, save_model
-from convvae.model.objectives import Means, squared_error_and_kl
+from convvae.model.objectives import Means, squared_error_and_kl_per_image
 from convvae.model.run_folder import RunFolder, next_run_folder
 from convvae.model.vae import VAE
 from convvae.training.callbacks import Callback, Run, Together
@@ -46,6 +46,7 @@ def train(
     console: Console | None = None,
     resume: Path | None = None,
     callbacks: Iterable[Callback] = (),
+    images: RunImages | None = None,
 ) -> RunFolder:
     """Train a model and write its run folder.
 
@@ -55,6 +56,7 @@ def train(
             progress and remarks go to standard output; `Console(quiet=True)` shows nothing.
         resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
         callbacks: What else watches the run, see `convvae.training.callbacks`.
+        images: Images in memory, instead of those that `config.data` names.
 
     Returns:
         The run folder: model, metrics, pictures.
@@ -72,7 +74,7 @@ def train(
     if resume is None:
         RunFolder(out).check_free()
     runtime.keep_freed_memory()
-    images = load_run_images(config)
+    images = images or load_run_images(config)
     plan = BatchPlan(config, images.rows)
     channels, height, width = images.source.images.shape[1:]
     learner = Learner(config, config.model((height, width), channels), device, len(images.rows))
@@ -90,7 +92,7 @@ def train(
     if console:
         announce(console, config, learner.vae, device)
     say(shown, [images.in_words(config.validation)])
-    say(shown, doctor.of_images(images.test.images, config.likelihood))
+    say(shown, doctor.of_images(images.test.images, config))
 
     with closing(watch), stop_flag() as stop:
         watch.start(start_of(run, learner, plan, images, progress, stop))
@@ -326,10 +328,11 @@ def facts_of(
 def numbers(prefix: str, means: Means, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
     """Means under the names of `metrics.jsonl`; nats per image, but the last.
 
-    `squared_error_and_kl` is what the MLX and Lux tutorials print: summed over a batch.
+    `squared_error_and_kl` is what the MLX and Lux tutorials print: per full batch, that of an image
+    times the batch size.
     """
     log_px, kl = float(means.log_px), float(means.kl)
-    squared = squared_error_and_kl(vae.config, log_px, kl)
+    squared = squared_error_and_kl_per_image(vae.config, log_px, kl)
     return {
         f"{prefix}_loss": float(means.loss),
         f"{prefix}_log_px": log_px,

@@ -194,14 +194,17 @@ def test_a_learned_variance_is_a_parameter_and_an_optimal_one_follows_the_error(
     p = optimal(raw)
     best = p.log_prob(x).sum()
     error = (x - 0.5).square().mean().item()
-    assert p.variance.item() == pytest.approx(error)
+    assert p.optimal_variance(x).item() == pytest.approx(error)
     for variance in (0.9 * error, 1.1 * error):
         assert Gaussian(torch.full_like(x, 0.5), variance).log_prob(x).sum() < best
     # The gradient is that of -n/2 log(mean squared error), whose optimum is taken out.
     (gradient,) = torch.autograd.grad(best, raw)
     whole = -0.5 * x.numel() * (x - raw.sigmoid()).square().mean().log()
     torch.testing.assert_close(gradient, torch.autograd.grad(whole, raw)[0])
+    assert optimal.variance.item() == pytest.approx(0.3)  # to score is not to learn
+    optimal.keep(p.optimal_variance(x))
     assert optimal.variance.item() == pytest.approx(0.9 * 0.3 + 0.1 * error)
+    assert optimal.eval()(raw).variance is optimal.variance
 
 
 @pytest.fixture

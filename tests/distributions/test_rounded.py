@@ -7,7 +7,9 @@ from convvae.distributions import HEADS
 from convvae.distributions.rounded import LEVELS, rounded_mean
 
 LOCATIONS = torch.cat([
-    torch.linspace(0, 255, 511), torch.tensor([1e-6, 0.49, 0.51, 254.4, 254.6, 255 - 1e-4])
+    torch.linspace(0, 255, 511), torch.tensor([1e-6, 0.49, 0.51, 254.4, 254.6, 255 - 1e-4]),
+    # Of a channel that another one has moved beyond black or white.
+    torch.tensor([-200.0, -13.0, -2.5, -0.3, 255.3, 257.6, 270.0, 400.0]),
 ])  # fmt: skip
 
 

@@ -11,12 +11,12 @@ import torch
 from test_weights import made
 
 from convvae.cli.main import main
-from convvae.config import Network
 from convvae.errors import MissingExtraError, ModelMismatchError
 from convvae.interop import graphs
 from convvae.interop import onnx as onnx_module
 from convvae.interop.torch_export import export_programs
 from convvae.model.checkpoint import ModelMetadata, save_model
+from convvae.parts import Network
 
 TOLERANCE = 1e-4
 SMALL = {"image_size": (12, 20), "max_filters": 4}

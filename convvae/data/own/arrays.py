@@ -67,7 +67,7 @@ class _Arrays:
             CorruptDataError: the shape, the values or the labels are not those of images.
         """
         where = self.path
-        last = _channels_last(shape, where)
+        last = channels_last(shape, where)
         self.rows = shape[0]
         if labels is not None and labels.shape != (shape[0],):
             raise CorruptDataError(
@@ -76,7 +76,7 @@ class _Arrays:
             )
         row = 0
         for chunk in chunks:
-            pixels = _as_bytes(chunk, row, where)
+            pixels = as_bytes(chunk, row, where)
             if pixels.ndim == 3:
                 pixels = pixels[..., None]
             elif not last:
@@ -221,7 +221,7 @@ def _rows(
         yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
 
 
-def _channels_last(shape: tuple[int, ...], where: Path) -> bool:
+def channels_last(shape: tuple[int, ...], where: Path | str) -> bool:
     """Whether the channels come last.
 
     Raises:
@@ -244,7 +244,7 @@ def _channels_last(shape: tuple[int, ...], where: Path) -> bool:
     )
 
 
-def _as_bytes(values: np.ndarray, row: int, where: Path) -> np.ndarray:
+def as_bytes(values: np.ndarray, row: int, where: Path | str) -> np.ndarray:
     """Pixel values as uint8.
 
     Raises:
