@@ -225,7 +225,8 @@ def test_a_folder_with_last_weights_is_taken(tmp_path):
 
 
 def test_recipes_that_repeat_published_numbers_train_on_all_images():
-    assert {load_recipe(name)["validation"] for name in recipes()} == {0}
+    repeat = {"mlx-cvae", "lux-cvae", "mnist-2d", "mnist-bernoulli", "fast-cvae", "mnist-ladder"}
+    assert {load_recipe(name)["validation"] for name in repeat} == {0}
 
 
 def test_a_loss_that_is_not_finite_names_the_file_of_the_last_weights(config, monkeypatch):
