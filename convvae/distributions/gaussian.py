@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -11,10 +11,13 @@ from torch import Tensor
 LOG_2PI = math.log(2 * math.pi)
 
 
-Value = TypeVar("Value", Tensor, float)
-
-
-def gaussian_log_density(square: Value, logvar: Tensor | float, count: int = 1) -> Value:
+@overload
+def gaussian_log_density(square: Tensor, logvar: Tensor | float, count: int = 1) -> Tensor: ...
+@overload
+def gaussian_log_density(square: float, logvar: float, count: int = 1) -> float: ...
+def gaussian_log_density(
+    square: Tensor | float, logvar: Tensor | float, count: int = 1
+) -> Tensor | float:
     r"""Logarithm of the density of Gaussian values, -1/2 (square + count (log 2 pi + logvar)).
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from convvae.data.published.idx import decompress
 from convvae.errors import ChecksumError, CorruptDataError, DownloadError
@@ -86,7 +86,9 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
     pooch.get_logger().setLevel("WARNING")  # `_send` says what is under way
     with atomic(path, _ADVICE) as temporary:
         try:
-            pooch.retrieve(url, sha256, temporary.name, temporary.parent, downloader=_send)
+            # pooch calls it with an address and a file, but declares other names.
+            send = cast("Any", _send)
+            pooch.retrieve(url, sha256, temporary.name, temporary.parent, downloader=send)
         except RequestException as error:
             raise DownloadError(
                 f"{url} could not be downloaded ({_short(error)}); put the file there yourself: "
