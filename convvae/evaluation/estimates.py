@@ -20,6 +20,7 @@ class Estimate(NamedTuple):
         """The estimate from a value per image, shape [N].
 
         Examples:
+            >>> import torch
             >>> Estimate.of(torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0])).mean
             5.0
         """
