@@ -28,7 +28,7 @@ from benchmarks import report
 from benchmarks.workers.common import available_cores
 from convvae import data
 from convvae.data import ImageSet
-from convvae.evaluation.encode import encode_all, posterior_means
+from convvae.evaluation.encode import posterior_means, stream_encodings
 from convvae.model.checkpoint import load_model
 from convvae.model.vae import VAE
 from convvae.runtime import versions
@@ -103,7 +103,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
     test = load(vae, "test", options)
     actions: dict[str, Callable[[], object]] = {
         "encoder": lambda: posterior_means(vae, test.images),
-        "encode": lambda: list(encode_all(vae, test, seed=0)),
+        "encode": lambda: list(stream_encodings(vae, test, seed=0)),
     }
     times = {name: seconds(action, options.rounds) for name, action in actions.items()}
     train = load(vae, "train", options)

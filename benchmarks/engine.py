@@ -30,13 +30,14 @@ from benchmarks.summary import ENGINE_HEADER, PLAIN, summarise_engine
 from benchmarks.workers.common import SIDE, WARM_UP, available_cores, use_cores
 from benchmarks.workers.convvae import RECIPE
 from convvae import data, runtime
-from convvae.config import ModelConfig, TrainConfig, load_recipe
+from convvae.config import ModelConfig, TrainConfig
 from convvae.data.pixels import to_unit
 from convvae.errors import ConvvaeError
 from convvae.model.objectives import elbo, loss
 from convvae.model.vae import VAE
 from convvae.training.learner import Learner
 from convvae.training.loop import BatchPlan
+from convvae.training.recipes import load_recipe
 from convvae.training.schedules import StepSettings
 
 CPU = torch.device("cpu")

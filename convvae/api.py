@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from convvae import data
-from convvae.config import Size, TrainConfig, load_recipe, square
+from convvae.config import Size, TrainConfig, square
 from convvae.data.in_memory import IN_MEMORY, image_set
 from convvae.data.sources import prepared
 from convvae.errors import (
@@ -41,6 +41,7 @@ from convvae.training import holdout
 from convvae.training import run as training
 from convvae.training.callbacks import Callback
 from convvae.training.progress import TrainingDisplay
+from convvae.training.recipes import load_recipe
 
 if TYPE_CHECKING:
     from convvae.data import ImageSet, Split

@@ -103,6 +103,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         network: str = "upsample",
         max_filters: int = 64,
         depth: int = 2,
+        groups: tuple[int, ...] | None = None,
+        group_channels: int = 8,
+        fold: int = 2,
         likelihood: str = "gaussian",
         variance: float = 0.5,
         posterior: str = "diagonal",
@@ -136,6 +139,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.network = network
         self.max_filters = max_filters
         self.depth = depth
+        self.groups = groups
+        self.group_channels = group_channels
+        self.fold = fold
         self.likelihood = likelihood
         self.variance = variance
         self.posterior = posterior
@@ -218,12 +224,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"X has {z.shape[1]} columns, but the model has {self._n_features_out} latents"
             )
-        with encode.evaluating(self.vae_):
-            parts = [
-                self.vae_.decode(part.to(self.vae_.device)).mean.cpu()
-                for part in z.split(encode.batch_size(self.vae_))
-            ]
-        return self._values(torch.cat(parts))
+        return self._values(encode.decode(self.vae_, z))
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from tyro.conf import Positional
 
 from convvae.cli import main
-from convvae.config import recipes
+from convvae.training.recipes import recipes
 
 SMALL = {
     "train": "--epochs=1 --limit=12 --max-filters=8 --batch-size=8 --latent-dims=2 --no-preview "

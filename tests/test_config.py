@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from convvae.config import ModelConfig, TrainConfig, load_recipe, parse_size, recipes
+from convvae.config import ModelConfig, TrainConfig, parse_size
 from convvae.errors import ConfigError, ImageSizeError, UsageError
+from convvae.training.recipes import load_recipe, recipes
 
 
 def checked(**values):
@@ -33,26 +34,29 @@ def test_what_is_not_a_size_is_refused(text):
         ),
         ({"colour": 1}, "colour"),
         ({"objective": "iwae", "beta": 2.0}, "no KL term of its own"),
-        ({"objective": "dreg", "free_bits": 0.1}, "leave out --beta, --kl-schedule, --free"),
+        ({"objective": "dreg", "free_bits": 0.1}, "leave out `beta`, `kl_schedule`, `free_bits`"),
         ({"free_bits": 0.1, "prior": "mixture"}, "free_bits takes the latents one by one"),
         ({"objective": "beta-tc", "posterior": "full"}, "objective beta-tc takes the latents one"),
-        ({"objective": "beta-tc", "mmd": 1.0}, "mmd goes with --objective elbo"),
-        ({"capacity": 5.0, "free_bits": 0.1}, "leave out --free-bits"),
-        ({"capacity": 5.0, "kl_schedule": "linear"}, "leave out --free-bits and --kl-schedule"),
-        ({"mmd": 1.0, "prior": "flow"}, "use --prior normal"),
-        ({"objective": "dreg", "posterior": "flow"}, "use --objective iwae"),
+        ({"objective": "beta-tc", "mmd": 1.0}, "`mmd` goes with `objective='elbo'`"),
+        ({"capacity": 5.0, "free_bits": 0.1}, "leave out `free_bits`"),
+        ({"capacity": 5.0, "kl_schedule": "linear"}, "leave out `free_bits` and `kl_schedule`"),
+        ({"mmd": 1.0, "prior": "flow"}, "use `prior='normal'`"),
+        ({"objective": "dreg", "posterior": "flow"}, "use `objective='iwae'`"),
         ({"posterior": "flow", "latent_dims": 1}, "at least two"),
         (
             {"objective": "dreg", "mc_samples": 5},
-            "batch normalisation of network upsample.*use --network residual, or --objective iwae",
+            "batch normalisation of network upsample.*`network='residual'`, or `objective='iwae'`",
         ),
         ({"objective": "dreg", "network": "pooled"}, "network pooled mixes the draws"),
         (
             {"objective": "iwae", "likelihood": "gaussian-optimal", "mc_samples": 5},
-            "use --likelihood gaussian-learned",
+            "use `likelihood='gaussian-learned'`",
         ),
-        ({"prior": "vamp"}, "use --network residual"),
-        ({"prior": "vamp", "network": "residual", "posterior": "full"}, "use --posterior diagonal"),
+        ({"prior": "vamp"}, "use `network='residual'`"),
+        (
+            {"prior": "vamp", "network": "residual", "posterior": "full"},
+            "use `posterior='diagonal'`",
+        ),
     ],
 )
 def test_a_bad_setting_is_one_line_with_its_name_rule_and_value(values, words):

@@ -10,9 +10,9 @@ import pytest
 import convvae
 from convvae import errors
 from convvae.cli.main import COMMANDS, main
-from convvae.config import recipes
 from convvae.model.run_folder import RunFolder
 from convvae.parts import LikelihoodName, Network, ObjectiveName, PriorName
+from convvae.training.recipes import recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

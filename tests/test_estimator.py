@@ -77,6 +77,18 @@ def test_two_partial_fits_are_a_fit_of_two_epochs(pixels, fitted):
     assert parts.loss_curve_ == fitted.loss_curve_
 
 
+def test_a_ladder_is_trained_saved_and_loaded(pixels, tmp_path):
+    chosen = {"network": "ladder", "groups": (1, 2), "group_channels": 1, "max_filters": 4}
+    made = ConvVAE(**chosen, epochs=1, device="cpu", random_state=0).fit(pixels[:20])
+    z = made.transform(pixels[:5])
+    assert z.shape == (5, 4 + 2 * 16)  # the digits are 8x8: maps of 2x2 and of 4x4
+    made.save(tmp_path / "ladder.safetensors")
+    again = ConvVAE.load(tmp_path / "ladder.safetensors", pixel_range=(0, 255), device="cpu")
+    assert {name: again.get_params()[name] for name in chosen} == chosen
+    assert equal(weights(again), weights(made))
+    np.testing.assert_array_equal(again.transform(pixels[:5]), z)
+
+
 def moved(before, after):
     """How far the weights of one estimator are from those of another."""
     pairs = zip(weights(before).values(), weights(after).values(), strict=True)

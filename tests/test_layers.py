@@ -25,9 +25,9 @@ ROOMS = {
         "scores", "calibration", "report", "__init__",
     ],
     "cli": [
-        "help", "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures", "report",
-        "explore", "info", "models", "import_", "export", "__init__", "anomalies", "encode",
-        "main",
+        "help", "flags", "common", "train", "reconstruct", "generate", "evaluate", "figures",
+        "report", "explore", "info", "models", "import_", "export", "__init__", "anomalies",
+        "encode", "main",
     ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
@@ -38,7 +38,7 @@ ROOMS = {
         "flows", "tables", "__init__",
     ],
     "evaluation": [
-        "estimates", "encode", "encoding_files", "bounds", "reconstruction", "evaluate",
+        "estimates", "encode", "encoding_files", "bounds", "groups", "reconstruction", "evaluate",
         "latents", "fitted_priors", "distances", "probes", "sample_quality", "doctor",
         "scorecard", "__init__",
     ],
@@ -63,8 +63,8 @@ ROOMS = {
         "base", "upconv", "strided", "pooled", "residual", "ladder", "__init__",
     ],
     "training": [
-        "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
-        "progress", "tensorboard", "loop", "records", "run", "__init__",
+        "recipes", "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
+        "progress", "tensorboard", "loop", "records", "resuming", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "ingest", "store", "__init__",

@@ -55,5 +55,5 @@ def test_a_posterior_says_what_it_is_of(posterior, kind):
 @pytest.mark.parametrize("likelihood", HEADS)
 def test_a_likelihood_says_what_it_is_of(likelihood):
     head = HEADS[likelihood](0.5).eval()
-    p = head(torch.zeros(2, 5, 3 * head.outputs, 8, 9))
+    p = head(torch.zeros(2, 5, head.channels(3), 8, 9))
     assert repr(p) == f"{type(p).__name__}(p(x|z) over x of 2x5x3x8x9)"

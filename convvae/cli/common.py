@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from convvae.cli.flags import as_flags
 from convvae.config import DeviceName, Frozen, UserPath
 from convvae.errors import ModelMismatchError
 
@@ -201,7 +202,7 @@ def fit_prior(
 def say_notes(notes: list[str]) -> None:
     """Print what an import or export left to be known, a line each."""
     for note in notes:
-        print(f"  {note}")
+        print(f"  {as_flags(note)}")
 
 
 class ImagesOptions(DataOptions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convvae.cli.common import ImagesOptions, binarize_seed, open_model
 from convvae.cli.flags import parse
-from convvae.config import UserPath
+from convvae.config import ModelConfig, UserPath
 
 
 class EncodeOptions(ImagesOptions):
@@ -20,7 +20,7 @@ def encode(args: list[str]) -> None:
     vae, metadata = open_model(options)
     from convvae.data.progress import counting
     from convvae.evaluation import encoding_files
-    from convvae.evaluation.encode import encode_all, stream_posterior_means
+    from convvae.evaluation.encode import stream_encodings, stream_posterior_means
 
     encoding_files.check(options.out)
     source, drawn_by = options.images(metadata), binarize_seed(metadata)
@@ -32,16 +32,23 @@ def encode(args: list[str]) -> None:
         "images": len(source),
         "binarize_seed": drawn_by,
         "seed": options.seed,
-        "mu": f"{vae.config.location} of q(z|x)",
+        "mu": f"{vae.config.location} of q(z|x){_share(vae.config)}",
     }
-    dims = vae.config.latent_dims
+    dims = vae.config.outline
     with counting("encoding", len(source)) as progress:
         if options.out.suffix == encoding_files.MEANS_ALONE:
             means = stream_posterior_means(vae, source, binarize_seed=drawn_by, progress=progress)
             encoding_files.write_means(options.out, (len(source), dims), means)
         else:
-            parts = encode_all(
+            parts = stream_encodings(
                 vae, source, seed=options.seed, binarize_seed=drawn_by, progress=progress
             )
             encoding_files.write(options.out, source, dims, protocol, parts)
     print(f"wrote {options.out}: {len(source)} images of {protocol['data']}")
+
+
+def _share(model: ModelConfig) -> str:
+    """Which of a ladder's latents stand for an image; nothing where all do."""
+    if model.outline == model.latent_dims:
+        return ""
+    return f", the first {model.outline:,} of {model.latent_dims:,} latents"

@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff
 from convvae.cli.common import ModelOptions, fit_prior, open_model
 from convvae.cli.flags import parse
 from convvae.config import UserPath
-from convvae.errors import OutputError
+from convvae.errors import OutputError, UsageError
 from convvae.files import make_empty_folder
 
 
@@ -26,6 +26,10 @@ class GenerateOptions(ModelOptions):
     """Number of images."""
     rows: int = Field(default=8, ge=1)
     """Rows of the grid."""
+    temperature: tuple[float, ...] = (1.0,)
+    """Factor on the prior's spread; of a ladder, one or one per resolution, the coarsest first."""
+    hold: int = Field(default=0, ge=0)
+    """Give all images the same latents in so many groups of a ladder, the first ones."""
     sampler: Literal["prior", "mixture", "flow"] = "prior"
     """Draw from the prior, or from a density fitted to the codes of the training images."""
     data_dir: UserPath | None = None
@@ -38,7 +42,7 @@ def generate(args: list[str]) -> None:
     """Write images decoded from draws of the prior, as a grid or one by one."""
     options = parse(GenerateOptions, args, "convvae generate")
     vae, metadata = open_model(options)
-    from convvae.evaluation import encode
+    from convvae.evaluation import encode, groups
     from convvae.images import sheets
 
     path = options.outfile or Path("samples" if options.separate else "samples.png")
@@ -50,7 +54,18 @@ def generate(args: list[str]) -> None:
         make_empty_folder(path)  # a place that cannot be written to is said before the work
     if options.sampler != "prior":
         fit_prior(vae, metadata, options.sampler, options.data_dir, options.seed)
-    images = encode.generate(vae, options.count, seed=options.seed)
+    if options.temperature == (1.0,) and not options.hold:
+        images = encode.generate(vae, options.count, seed=options.seed)
+    else:
+        if options.sampler != "prior":
+            raise UsageError("--temperature and --hold are of the prior; leave out --sampler")
+        images = groups.generate_at(
+            vae,
+            options.count,
+            seed=options.seed,
+            temperature=options.temperature,
+            hold=options.hold,
+        )
     if options.separate:
         sheets.save_separately(path, images)
     else:

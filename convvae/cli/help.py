@@ -66,27 +66,27 @@ def group_of(setting: str, command: Collection[str]) -> str:
 
 
 def grouped(
-    collect: Callable[..., dict[str, Any]], kind: type[Frozen]
+    collect: Callable[..., dict[str, Any]], flags: Sequence[inspect.Parameter], kind: type[Frozen]
 ) -> Callable[..., dict[str, Any]]:
     """A function for tyro whose help shows its flags in groups.
 
     Args:
         collect: What is called with the values by name.
-        kind: The class of the settings. Positional ones stand by themselves, before the groups.
+        flags: Its parameters, typed for tyro. Positional ones stand alone, before the groups.
+        kind: The class of the settings, which has their words.
 
     Raises:
         KeyError: a flag is in no group.
     """
-    flags = inspect.signature(collect).parameters.values()
-    alone = [flag for flag in flags if Positional in get_args(flag.annotation)]
+    alone: list[inspect.Parameter] = []
     members: dict[str, list[inspect.Parameter]] = {name: [] for name in (*GROUPS, REPEATED_GROUP)}
     for flag in flags:
-        if flag not in alone:
-            words = kind.model_fields[flag.name].description or ""
-            rule = arg(prefix_name=False, help=words, help_behavior_hint=_default(flag, words))
-            members[group_of(flag.name, kind.model_fields)].append(
-                flag.replace(annotation=Annotated[flag.annotation, rule])
-            )
+        words = kind.model_fields[flag.name].description or ""
+        rule = arg(prefix_name=False, help=words, help_behavior_hint=_default(flag, words))
+        shared = alone
+        if Positional not in get_args(flag.annotation):
+            shared = members[group_of(flag.name, kind.model_fields)]
+        shared.append(flag.replace(annotation=Annotated[flag.annotation, rule]))
     shown = {f"group_{number}": item for number, item in enumerate(members.items()) if item[1]}
 
     def gather(**values: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -100,7 +100,6 @@ def grouped(
     ]
     gather.__signature__ = inspect.Signature(parameters)
     gather.__annotations__ = {each.name: each.annotation for each in parameters}
-    gather.__doc__ = collect.__doc__
     return gather
 
 

@@ -21,6 +21,8 @@ class ReconstructOptions(DataOptions):
     """Folder for reconstructions-train.png or reconstructions-test.png."""
     count: int = Field(default=64, ge=1, le=100_000)
     """Number of images, the first of the set."""
+    top: int | None = Field(default=None, ge=0)
+    """Decode so many groups of a ladder, the first ones; the others are left to the prior."""
     rows: int = Field(default=8, ge=1)
     """Rows of the grid."""
 
@@ -29,13 +31,17 @@ def reconstruct(args: list[str]) -> None:
     """Write images beside their reconstructions."""
     options = parse(ReconstructOptions, args, "convvae reconstruct")
     vae, metadata = open_model(options)
-    from convvae.evaluation import reconstruction
+    from convvae.evaluation import groups, reconstruction
     from convvae.images import sheets
 
     split = "test" if options.rec_testdata else "train"
     source = open_images(options, metadata, split)
     images = as_trained(source.images, metadata, split)[: options.count]
-    sheet = sheets.paired_grid(images, reconstruction.reconstruct(vae, images), options.rows)
+    if options.top is None:
+        decoded = reconstruction.reconstruct(vae, images)
+    else:
+        decoded = groups.reconstruct_from_top(vae, images, options.top)
+    sheet = sheets.paired_grid(images, decoded, options.rows)
     path = options.outdir / f"reconstructions-{split}.png"
     sheets.save_png(path, sheet)
     print(f"wrote {path}: {len(images)} {split} images of {source.name}, each beside its own")

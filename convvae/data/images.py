@@ -114,6 +114,11 @@ class ImageSet:
         return self.images.shape[3]
 
 
+def class_name(classes: Sequence[str] | None, label: int) -> str:
+    """What a label is called: the name of its class, else its number."""
+    return classes[label] if classes else str(label)
+
+
 def resize(images: Tensor, size: Size, *, crop: bool = False) -> Tensor:
     """Scale images to the largest size that fits `size` with their aspect, centred on black.
 

@@ -94,7 +94,7 @@ def load(
     if name not in NAMES:
         return load_own(name, split, limit, prepare)
     if prepare.split != "auto":
-        raise ConfigError(f"{name} has test images of its own; leave out --split")
+        raise ConfigError(f"{name} has test images of its own; leave out `split`")
     found = _read(name, split, data_dir)
     if limit is not None and limit > len(found.images):
         raise ConfigError(
@@ -130,7 +130,7 @@ def stream(
         _check_known(name)
         return Stream.of(load_parts(name, part, prepare), part)
     if prepare.split != "auto":
-        raise ConfigError(f"{name} has test images of its own; leave out --split")
+        raise ConfigError(f"{name} has test images of its own; leave out `split`")
     splits: tuple[Split, ...] = ("test", "train") if part == "all" else (part,)
     if name not in PUBLISHED:
         sets = [_image_set(_read(name, split, data_dir), name, split) for split in splits]

@@ -15,6 +15,7 @@ from convvae.distributions.likelihoods import (
     Likelihood,
     logistic_mass,
     logistic_mean,
+    uniform,
 )
 
 
@@ -69,8 +70,7 @@ class ColourLogistic(Likelihood):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""
         log_weights = self.log_weights.cpu()
-        uniform = torch.rand(log_weights.shape, generator=generator)
-        gumbel = -torch.log(-torch.log(uniform.clamp_min(1e-20)))
+        gumbel = -torch.log(-torch.log(uniform(log_weights, generator)))
         one_hot = F.one_hot((log_weights + gumbel).argmax(-3), log_weights.shape[-3])
         chosen = one_hot.movedim(-1, -3).unsqueeze(-3)
 
@@ -86,7 +86,7 @@ class ColourLogistic(Likelihood):
         known: list[Tensor] = []
         for channel in range(self.locations.shape[-3]):
             location = p._location(channel, known)
-            noise = torch.logit(torch.rand(location.shape, generator=generator), eps=1e-6)
+            noise = torch.logit(uniform(location, generator))
             value = location + p.log_scales[..., channel, :, :].exp() * noise
             known.append((value.clamp(0, 1) * (LEVELS - 1)).round() / (LEVELS - 1))
         return torch.cat(known, -3)

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
+
+
+Value = TypeVar("Value", Tensor, float)
+
+
+def gaussian_log_density(square: Value, logvar: Tensor | float, count: int = 1) -> Value:
+    r"""Logarithm of the density of Gaussian values, -1/2 (square + count (log 2 pi + logvar)).
+
+    Args:
+        square: Sum of (z - mu)^2 / exp(logvar) over the values, or that of each.
+        logvar: Logarithm of their variance; 0 of the standard normal.
+        count: Values that are summed over.
+
+    Returns:
+        Nats, in the shape of `square`.
+    """
+    return -0.5 * (count * (LOG_2PI + logvar) + square)
 
 
 def normal_log_density(z: Tensor, mu: Tensor, std: Tensor) -> Tensor:

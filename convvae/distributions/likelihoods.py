@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convvae.distributions import display
+from convvae.distributions.gaussian import gaussian_log_density
 from convvae.distributions.rounded import LEVELS, rounded_mean
 
-LOG_2PI = math.log(2 * math.pi)
 LOG_SCALE_RANGE = (-7.0, 3.0)
 """Logarithms of the scales of logistics are clamped to this range."""
 START_LOG_SCALE = -2.0
@@ -85,7 +84,7 @@ class Bernoulli(Likelihood):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in {0, 1} on the CPU, shape [..., C, H, W]."""
-        return (_uniform(self.logits, generator) < self.mean.cpu()).float()
+        return (uniform(self.logits, generator) < self.mean.cpu()).float()
 
 
 class ContinuousBernoulli(Likelihood):
@@ -120,7 +119,7 @@ class ContinuousBernoulli(Likelihood):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in [0, 1] on the CPU, shape [..., C, H, W]."""
-        logits, u = self.logits.cpu().double(), _uniform(self.logits, generator).double()
+        logits, u = self.logits.cpu().double(), uniform(self.logits, generator).double()
         # x of -l at u is 1 - x of l at 1 - u; beyond 1e-30 from zero, x is u to the last digit.
         magnitude = logits.abs().clamp_min(1e-30)
         rest = torch.where(logits > 0, 1 - u, u)
@@ -193,7 +192,7 @@ class Laplace(Likelihood):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x on the CPU, shape [..., C, H, W]."""
-        centred = _uniform(self._mean, generator) - 0.5
+        centred = uniform(self._mean, generator) - 0.5
         return self._mean.cpu() - self.scale * centred.sign() * (-2 * centred.abs()).log1p()
 
 
@@ -230,11 +229,11 @@ class DiscretizedLogistic(Likelihood):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""
         log_weights = self.log_weights.cpu()
-        gumbel = -torch.log(-torch.log(_uniform(log_weights, generator)))
+        gumbel = -torch.log(-torch.log(uniform(log_weights, generator)))
         chosen = (log_weights + gumbel).argmax(-1, keepdim=True)
         m = self.locations.cpu().gather(-1, chosen).squeeze(-1)
         b = self.log_scales.cpu().gather(-1, chosen).squeeze(-1).exp()
-        x = m + b * torch.logit(_uniform(m, generator))
+        x = m + b * torch.logit(uniform(m, generator))
         return (x.clamp(0, 1) * (LEVELS - 1)).round() / (LEVELS - 1)
 
 
@@ -262,12 +261,12 @@ def logistic_mean(locations: Tensor, log_scales: Tensor) -> Tensor:
 def gaussian_log_prob(squared_error: Tensor, pixels: int, variance: float | Tensor) -> Tensor:
     """log N of `pixels` values at that summed squared error: -SSE/(2v) - n/2 log(2 pi v), nats."""
     log_variance = variance.log() if isinstance(variance, Tensor) else math.log(variance)
-    return -squared_error / (2 * variance) - 0.5 * pixels * (LOG_2PI + log_variance)
+    return gaussian_log_density(squared_error / variance, log_variance, pixels)
 
 
 def gaussian_squared_error(log_px: float, pixels: int, variance: float) -> float:
     """The summed squared error SSE behind a log-probability: inverse of `gaussian_log_prob`."""
-    return -2 * variance * (log_px + 0.5 * pixels * (LOG_2PI + math.log(variance)))
+    return -2 * variance * (log_px - gaussian_log_density(0.0, math.log(variance), pixels))
 
 
 class Head(nn.Module, ABC):
@@ -335,28 +334,26 @@ class LearnedGaussianHead(Head):
 
 
 class OptimalGaussian(Gaussian):
-    """A Gaussian whose variance, in training, is the mean squared error of the images scored.
+    """A Gaussian that scores images with the variance of the highest likelihood, their own.
 
-    That is the variance of the highest likelihood. `seen` is told it, and keeps a running average
-    for evaluation, where the variance is that of the average.
+    So it is in training; evaluation takes a running average of it, which whoever trains keeps in
+    `OptimalGaussianHead.variance`. Draws have that variance as well.
 
     Source: Rybkin et al. 2021, https://arxiv.org/abs/2006.13202
     """
 
-    def __init__(self, mean: Tensor, variance: Tensor, seen: Callable[[Tensor], None]) -> None:
-        super().__init__(mean, variance)
-        self.seen = seen
+    def optimal_variance(self, x: Tensor) -> Tensor:
+        """The mean squared error of images: the variance of their highest likelihood, a scalar."""
+        # At the optimum the derivative by the variance is zero: it may be taken as a constant.
+        return (x - self.mean).square().mean().detach().clamp_min(1e-6)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x|z) in nats, shape [...]."""
-        # At the optimum the derivative by the variance is zero: it may be taken as a constant.
-        self.variance = (x - self.mean).square().mean().detach().clamp_min(1e-6)
-        self.seen(self.variance)
-        return super().log_prob(x)
+        """log p(x|z) in nats at the optimal variance, shape [...]."""
+        return Gaussian(self.mean, self.optimal_variance(x)).log_prob(x)
 
 
 class OptimalGaussianHead(Head):
-    """Logits of the mean of an `OptimalGaussian`; keeps the running variance."""
+    """Logits of the mean: of an `OptimalGaussian` in training, of a `Gaussian` in evaluation."""
 
     variance: Tensor
 
@@ -367,11 +364,10 @@ class OptimalGaussianHead(Head):
     def forward(self, output: Tensor) -> Likelihood:
         """Raw output -> likelihood."""
         mean = torch.sigmoid(output)
-        if not self.training:
-            return Gaussian(mean, self.variance)
-        return OptimalGaussian(mean, self.variance, self._remember)
+        return (OptimalGaussian if self.training else Gaussian)(mean, self.variance)
 
-    def _remember(self, variance: Tensor) -> None:
+    def keep(self, variance: Tensor) -> None:
+        """Move the running average a tenth of the way to the optimal variance of a batch."""
         self.variance.lerp_(variance, 0.1)
 
 
@@ -419,7 +415,7 @@ def _polynomial(l: Tensor, within: Tensor, coefficients: tuple[float, ...]) -> T
     return value
 
 
-def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform draws in (0, 1) on the CPU, of a tensor's shape.
 
     torch draws multiples of 2^-24, zero among them, whose logarithm is not finite: a zero becomes

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from convvae.distributions import display
-
-LOG_2PI = math.log(2 * math.pi)
+from convvae.distributions.gaussian import gaussian_log_density
 
 
 class Posterior(ABC):
@@ -76,7 +74,7 @@ class DiagonalGaussian(Posterior):
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
         square = (z - self.mu) ** 2 * torch.exp(-self.logvar)
-        return -0.5 * (LOG_2PI + self.logvar + square).sum(-1)
+        return gaussian_log_density(square, self.logvar).sum(-1)
 
     def detach(self) -> DiagonalGaussian:
         """The same distribution, its parameters constants."""
@@ -136,7 +134,7 @@ class FullGaussian(Posterior):
         """log q(z|x) in nats, shape [..., B] for z of shape [..., B, D]."""
         difference = (z - self.mu).unsqueeze(-1)
         eps = torch.linalg.solve_triangular(self.scale_tril, difference, upper=False).squeeze(-1)
-        return -0.5 * (LOG_2PI + self.logvar + eps**2).sum(-1)
+        return gaussian_log_density(eps**2, self.logvar).sum(-1)
 
     def detach(self) -> FullGaussian:
         """The same distribution, its parameters constants."""

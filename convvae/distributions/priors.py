@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-LOG_2PI = math.log(2 * math.pi)
+from convvae.distributions.gaussian import gaussian_log_density
 
 
 class Prior(nn.Module, ABC):
@@ -47,7 +46,7 @@ class StandardNormal(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats, shape [...] for z of shape [..., D]."""
-        return -0.5 * (LOG_2PI + z**2).sum(-1)
+        return gaussian_log_density(z**2, 0.0).sum(-1)
 
 
 class GaussianMixture(Prior, ABC):
@@ -68,7 +67,7 @@ class GaussianMixture(Prior, ABC):
         """log p(z) in nats, shape [...] for z of shape [..., D]."""
         logw, mu, logvar = self.components()
         square = (z.unsqueeze(-2) - mu) ** 2 * torch.exp(-logvar)
-        each = -0.5 * (LOG_2PI + logvar + square).sum(-1)
+        each = gaussian_log_density(square, logvar).sum(-1)
         return (logw + each).logsumexp(-1)
 
 
@@ -152,5 +151,5 @@ class FullMixture(Prior):
         difference = (z.unsqueeze(-2) - self.mu).unsqueeze(-1)
         eps = torch.linalg.solve_triangular(self.scale_tril, difference, upper=False).squeeze(-1)
         log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        each = -0.5 * (LOG_2PI + eps**2).sum(-1) - log_det
+        each = gaussian_log_density(eps**2, 0.0).sum(-1) - log_det
         return (self.logw + each).logsumexp(-1)

@@ -22,7 +22,7 @@ def rounded_mean(location: Tensor, scale: Tensor) -> Tensor:
     both ends, s' / 24 b and -7 s''' / 5760 b^3. The error is below 1e-4 levels.
 
     Args:
-        location: m, in levels, from 0 to 255, shape [...].
+        location: m, in levels, shape [...].
         scale: b, in levels, shape [...].
 
     Returns:

@@ -45,10 +45,8 @@ def image_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> 
     found: list[Tensor] = []
     with evaluating(vae):
         for part in images.split(max(1, batch_size(vae) // mc_samples)):
-            shape = (mc_samples, vae.config.latent_dims)
-            eps = [torch.randn(shape, generator=own_noise(image, seed)) for image in part]
-            x = to_unit(part.to(vae.device))
-            terms = elbo(vae, x, torch.stack(eps, 1).to(vae.device))
+            eps = own_noise(vae, part, seed)(mc_samples)
+            terms = elbo(vae, to_unit(part.to(vae.device)), eps)
             found.append(torch.stack(terms).cpu().double())
     return Terms(*torch.cat(found, 1))
 
@@ -84,12 +82,10 @@ def importance_bounds(
     with evaluating(vae):
         for part in images.split(batch):
             x = to_unit(part.to(vae.device))
-            q, sources = vae.encode(x), [own_noise(image, seed) for image in part]
+            q, noise = vae.encode(x), own_noise(vae, part, seed)
             total = torch.full((len(part),), -math.inf, dtype=torch.float64)
             for done in range(0, samples, draws):
-                shape = (min(draws, samples - done), vae.config.latent_dims)
-                eps = torch.stack([torch.randn(shape, generator=own) for own in sources], 1)
-                weights = log_weights(vae, x, q, eps.to(vae.device))
+                weights = log_weights(vae, x, q, noise(min(draws, samples - done)))
                 total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
             bounds.append(total - math.log(samples))
             progress(len(part))

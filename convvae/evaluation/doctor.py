@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from convvae.config import TrainConfig
-from convvae.data.pixels import is_binary, to_unit
-from convvae.distributions import DiagonalGaussian, FlowPosterior, FullGaussian
-from convvae.evaluation.encode import batch_size, evaluating, posterior_means
+from convvae.config import Architecture, TrainConfig
+from convvae.data.pixels import is_binary
+from convvae.distributions import DiagonalGaussian, FlowPosterior, FullGaussian, Posterior
+from convvae.evaluation.encode import batch_size, map_posteriors, posterior_means
+from convvae.evaluation.groups import kl_per_group
 from convvae.model.checkpoint import ModelMetadata
 from convvae.model.vae import LOGVAR_RANGE, VAE
 from convvae.parts import LIKELIHOOD_NAMES
@@ -27,6 +28,10 @@ CLAMPED = 0.001
 """Share of log-variances at an end of their range that is worth a word."""
 DIM = 0.25
 """Intensity that the brightest pixel of proper images passes."""
+MANY_COLOURS = 0.3
+"""Different colours per pixel of an image that a drawing does not have."""
+PHOTOGRAPHS = 50
+"""Images whose colours are counted, the first of the set."""
 SPIKE_WINDOW = 25
 """Logged losses on either side that a spike is held against."""
 SPIKE = 10.0
@@ -48,14 +53,14 @@ class Remark(NamedTuple):
         return f"warning: {self.finding}; {self.cure}"
 
 
-def of_images(images: Tensor, likelihood: str) -> list[Remark]:
-    """Whether pixels fit a likelihood.
+def of_images(images: Tensor, model: Architecture) -> list[Remark]:
+    """Whether pixels fit a likelihood, and photographs a network.
 
     Args:
         images: uint8, shape [N, C, H, W]; the first `SOME` are looked at.
-        likelihood: Its name.
+        model: Its settings.
     """
-    some = images[:SOME]
+    some, likelihood = images[:SOME], model.likelihood
     low, high = int(some.min()), int(some.max())
     if low == high:
         return [Remark("every pixel has the same value", "look at the images")]
@@ -77,6 +82,14 @@ def of_images(images: Tensor, likelihood: str) -> list[Remark]:
                 "with published figures, or use --likelihood continuous-bernoulli",
             )
         )
+    if model.network != "ladder" and are_photographs(some[:PHOTOGRAPHS]):
+        said.append(
+            Remark(
+                f"these look like photographs, and network {model.network} passes them through "
+                "one vector of latents, which leaves fog of them",
+                "use --recipe photos, a ladder of latent maps",
+            )
+        )
     takes_grey = likelihood in LIKELIHOOD_NAMES.built_in and likelihood != "bernoulli"
     if takes_grey and binary:
         said.append(
@@ -86,6 +99,20 @@ def of_images(images: Tensor, likelihood: str) -> list[Remark]:
             )
         )
     return said
+
+
+def are_photographs(images: Tensor) -> bool:
+    """Whether most images are of many colours, as photographs are and drawings are not.
+
+    Args:
+        images: uint8, shape [N, C, H, W].
+    """
+    if images.shape[1] < 3:
+        return False
+    rich = [
+        len(image.flatten(1).unique(dim=1).T) > MANY_COLOURS * image[0].numel() for image in images
+    ]
+    return sum(rich) > len(rich) / 2
 
 
 def is_early(metadata: ModelMetadata) -> bool:
@@ -109,6 +136,8 @@ def of_model(vae: VAE, images: Tensor, metadata: ModelMetadata) -> list[Remark]:
     some = images[:SOME]
     if len(some) < 2:
         return []
+    if vae.config.plan:
+        return _of_ladder(vae, some, metadata)
     mu, kl = posterior_means(vae, some)
     used = (mu.var(0) if kl is None else kl) > DEAD
     dead, dims = int((~used).sum()), len(used)
@@ -138,18 +167,30 @@ def of_model(vae: VAE, images: Tensor, metadata: ModelMetadata) -> list[Remark]:
     return said
 
 
+def _of_ladder(vae: VAE, images: Tensor, metadata: ModelMetadata) -> list[Remark]:
+    """Whether the groups of a ladder are used."""
+    kl = {name: float(nats.mean()) for name, nats in kl_per_group(vae, images, seed=0).items()}
+    dead = [name for name, nats in kl.items() if nats < DEAD]
+    if not dead:
+        return []
+    which = f"{len(dead)} of {len(kl)} groups of latents tell nothing of the image"
+    named = f"{which} ({', '.join(dead[:5])}{', ...' if len(dead) > 5 else ''})"
+    if is_early(metadata):
+        return [Remark(f"so far, {named}", "train on before you judge them")]
+    return [Remark(named, "--kl-schedule linear or --free-bits 0.1 keep groups alive")]
+
+
 def clamped(vae: VAE, images: Tensor) -> float:
     """The share of the posteriors' log-variances that is at an end of `LOGVAR_RANGE`."""
     low, high = LOGVAR_RANGE
-    count = 0
-    with evaluating(vae):
-        for part in images.split(batch_size(vae)):
-            q = vae.encode(to_unit(part.to(vae.device)))
-            gaussian = q.base if isinstance(q, FlowPosterior) else q
-            if not isinstance(gaussian, DiagonalGaussian | FullGaussian):
-                return 0.0  # a ladder has standard deviations, and none of them is clamped
-            count += int(((gaussian.logvar <= low) | (gaussian.logvar >= high)).sum())
-    return count / (len(images) * vae.config.latent_dims)
+
+    def count(q: Posterior) -> int:
+        gaussian = q.base if isinstance(q, FlowPosterior) else q
+        assert isinstance(gaussian, DiagonalGaussian | FullGaussian)
+        return int(((gaussian.logvar <= low) | (gaussian.logvar >= high)).sum())
+
+    found = sum(map_posteriors(vae, images.split(batch_size(vae)), count))
+    return found / (len(images) * vae.config.latent_dims)
 
 
 def of_run(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:

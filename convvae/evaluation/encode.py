@@ -1,15 +1,16 @@
 """Images through a model in batches: encode, decode, and the numbers of every single image.
 
 Always in evaluation mode, without gradients; no result depends on the size of the batches but by
-rounding, and only the numbers are kept.
+rounding, and only the numbers are kept. The loop over batches of posteriors is `map_posteriors`,
+that over batches of decoded latents is `decoded_batches`; all others are made of these two.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from convvae.distributions import (
     StandardNormal,
     kl_per_latent,
 )
+from convvae.model.ladder import LadderPosterior
 from convvae.model.objectives import draw
 from convvae.model.vae import VAE
 
@@ -33,6 +35,8 @@ BATCH_PIXELS = BATCH * 64 * 64
 
 FLOW_DRAWS = 100
 """Draws of z per image for the variance of a posterior that has no closed form."""
+
+T = TypeVar("T")
 
 
 def batch_size(vae: VAE) -> int:
@@ -53,9 +57,56 @@ def evaluating(vae: VAE) -> Iterator[None]:
         vae.train(was_training)
 
 
-def own_noise(image: Tensor, seed: int) -> torch.Generator:
-    """A generator that is a function of an image's pixels and a seed."""
-    return runtime.generator(seed, "evaluate", zlib.crc32(image.cpu().numpy().tobytes()))
+def map_posteriors(
+    vae: VAE, batches: Iterable[Tensor], read: Callable[[Posterior], T]
+) -> Iterator[T]:
+    """What a function makes of the posteriors of images, batch by batch and in their order.
+
+    Args:
+        vae: The model.
+        batches: uint8, shape [B, C, H, W] each.
+        read: Called with q(z|x) of every batch, in evaluation mode and without gradients.
+    """
+    for images in batches:
+        with evaluating(vae):
+            found = read(vae.encode(to_unit(images.to(vae.device))))
+        yield found
+
+
+def decoded_batches(vae: VAE, z: Tensor) -> Iterator[Tensor]:
+    """Means of p(x|z) of latents [N, D], `batch_size(vae)` at a time and in their order.
+
+    Yields:
+        float32 in [0, 1], shape [B, C, H, W], on the device of the model.
+    """
+    for part in z.float().split(batch_size(vae)):
+        with evaluating(vae):
+            images = vae.decode(part.to(vae.device)).mean
+        yield images
+
+
+def own_noise(vae: VAE, images: Tensor, seed: int) -> Callable[[int], Tensor]:
+    """Noise that is a function of each image's pixels and a seed, whatever its company.
+
+    Args:
+        vae: The model that it is for.
+        images: uint8, shape [B, C, H, W].
+        seed: Of the noise.
+
+    Returns:
+        A function of a number K: the next K standard normal draws of each image, [K, B, D], on
+        the device of the model.
+    """
+    sources = [
+        runtime.generator(seed, "evaluate", zlib.crc32(image.cpu().numpy().tobytes()))
+        for image in images
+    ]
+
+    def noise(count: int) -> Tensor:
+        shape = (count, vae.config.latent_dims)
+        return torch.stack([torch.randn(shape, generator=own) for own in sources], 1).to(vae.device)
+
+    return noise
 
 
 def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
@@ -69,10 +120,7 @@ def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
     Returns:
         float32 in [0, 1], shape [N, C, H, W], on the CPU.
     """
-    z = vae.prior.sample(count, runtime.generator(seed, "generate"))
-    with evaluating(vae):
-        parts = z.split(batch_size(vae))
-        return torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in parts])
+    return decode(vae, vae.prior.sample(count, runtime.generator(seed, "generate")))
 
 
 def posterior_means(
@@ -86,27 +134,29 @@ def posterior_means(
         visit: Called with the posterior of every `batch_size(vae)` images, in their order.
 
     Returns:
-        mu, shape [N, D], float32, and the KL in nats, shape [D], float64, on the CPU; no KL where
-        it is not a sum over the latents: for a full covariance or a learned prior.
+        mu, shape [N, D], float32 (of a ladder, those of its outline), and the KL in nats, shape
+        [D], float64, on the CPU; no KL where it is not a sum over the latents: for a full
+        covariance, a learned prior or a ladder.
     """
-    locations: list[Tensor] = []
     kl = torch.zeros(vae.config.latent_dims, dtype=torch.float64)
     splits = vae.config.posterior == "diagonal" and isinstance(vae.prior, StandardNormal)
-    with evaluating(vae):
-        for part in images.split(batch_size(vae)):
-            q = vae.encode(to_unit(part.to(vae.device)))
-            locations.append(q.location.cpu())
-            visit(q)
-            if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
-                kl += kl_per_latent(q, vae.prior).cpu().double().sum(0)
-    return torch.cat(locations), kl / len(images) if splits else None
+
+    def location(q: Posterior) -> Tensor:
+        visit(q)
+        if isinstance(q, DiagonalGaussian) and isinstance(vae.prior, StandardNormal):
+            kl.add_(kl_per_latent(q, vae.prior).cpu().double().sum(0))
+        return q.location[:, : vae.config.outline].cpu()
+
+    found = torch.cat([*map_posteriors(vae, images.split(batch_size(vae)), location)])
+    return found, kl / len(images) if splits else None
 
 
 class Encodings(NamedTuple):
     """Numbers of N images, on the CPU."""
 
     mu: Tensor
-    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow."""
+    """Location of q(z|x), shape [N, D], float32: its mean, or f(mu) of a flow; of a ladder, the
+    means of its outline."""
     logvar: Tensor
     """Logarithm of the variance of each latent under q(z|x), shape [N, D], float32."""
     bound: Tensor
@@ -123,7 +173,7 @@ class Encodings(NamedTuple):
 
 
 def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
-    """The numbers of at most a few hundred images: one pass of the encoder, two of the decoder.
+    """The numbers of images: one pass of the encoder, two of the decoder.
 
     The noise is that of `bounds.image_terms`: a function of the seed and of the image.
 
@@ -132,27 +182,28 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
         images: uint8, shape [N, C, H, W], of the model's size.
         seed: Of the draw of z.
     """
-    sources, dims = [own_noise(image, seed) for image in images], vae.config.latent_dims
+    parts = images.split(batch_size(vae))
+    return Encodings.cat([_encode_batch(vae, part, seed) for part in parts])
 
-    def noise(count: int) -> Tensor:
-        eps = [torch.randn(count, dims, generator=own) for own in sources]
-        return torch.stack(eps, 1).to(vae.device)
 
+def _encode_batch(vae: VAE, images: Tensor, seed: int) -> Encodings:
+    noise = own_noise(vae, images, seed)
     with evaluating(vae):
         x = to_unit(images.to(vae.device))
         draws = draw(vae, x, noise(1))
         mu = draws.q.location
         errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
+        outline = vae.config.outline
         return Encodings(
-            mu.cpu(),
-            marginal_logvar(draws.q, noise).cpu(),
+            mu[:, :outline].cpu(),
+            marginal_logvar(draws.q, noise)[:, :outline].cpu(),
             draws.terms.bound.cpu().double(),
             draws.kl.cpu().double(),
             errors.cpu().double(),
         )
 
 
-def encode_all(
+def stream_encodings(
     vae: VAE,
     source: data.Images,
     *,
@@ -184,7 +235,7 @@ def stream_posterior_means(
     binarize_seed: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Tensor]:
-    """The `mu` of `encode_all` alone, float32 [B, D]: one pass of the encoder, none of the decoder.
+    """The `mu` of `stream_encodings` alone, float32 [B, D]: the encoder alone.
 
     Args:
         vae: The model.
@@ -195,11 +246,11 @@ def stream_posterior_means(
     Raises:
         ImageSizeError: the images do not fit the model.
     """
-    for images in batches(vae, source, binarize_seed):
-        with evaluating(vae):
-            mu = vae.encode(to_unit(images.to(vae.device))).location.cpu()
+    outline = vae.config.outline
+    images = batches(vae, source, binarize_seed)
+    for mu in map_posteriors(vae, images, lambda q: q.location[:, :outline].cpu()):
         yield mu
-        progress(len(images))
+        progress(len(mu))
 
 
 def batches(vae: VAE, source: data.Images, binarize_seed: int | None = None) -> Iterator[Tensor]:
@@ -226,7 +277,8 @@ def batches(vae: VAE, source: data.Images, binarize_seed: int | None = None) -> 
 def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
     """Logarithm of each latent's variance under a posterior, shape [B, D].
 
-    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws.
+    Of a full covariance L L^T it is log sum_j L_dj^2; of a flow, that of its draws; of a ladder,
+    that of each group given the means above it.
 
     Args:
         q: The posterior.
@@ -237,13 +289,14 @@ def marginal_logvar(q: Posterior, noise: Callable[[int], Tensor]) -> Tensor:
             return q.logvar
         case FullGaussian():
             return q.scale_tril.square().sum(-1).log()
+        case LadderPosterior():
+            return q.path()[1]
         case _:
             return q.rsample(noise(FLOW_DRAWS)).var(0).log()
 
 
 def decode(vae: VAE, z: Tensor) -> Tensor:
     """Means of p(x|z): float32 in [0, 1], shape [..., C, H, W], on the CPU, for z [..., D]."""
-    with evaluating(vae):
-        flat = z.reshape(-1, z.shape[-1]).float().split(batch_size(vae))
-        images = torch.cat([vae.decode(part.to(vae.device)).mean.cpu() for part in flat])
+    parts = decoded_batches(vae, z.reshape(-1, z.shape[-1]))
+    images = torch.cat([part.cpu() for part in parts])
     return images.reshape(*z.shape[:-1], *images.shape[1:])

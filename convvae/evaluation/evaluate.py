@@ -12,6 +12,7 @@ from convvae.data.pixels import is_binary
 from convvae.evaluation.bounds import image_terms, importance_bounds
 from convvae.evaluation.encode import posterior_means
 from convvae.evaluation.estimates import Estimate, Undefined
+from convvae.evaluation.groups import kl_per_group
 from convvae.evaluation.reconstruction import reconstruction_scores
 from convvae.model.vae import VAE
 
@@ -30,7 +31,10 @@ class Evaluation(NamedTuple):
     """-bound / (C H W log 2) of the tighter bound; None where p(x|z) is no mass of pixel values."""
     kl_per_latent: list[float] | None
     """None where the KL is not a sum over the latents."""
+    kl_per_group: dict[str, Estimate] | None
+    """KL of each group of a ladder, the coarsest first; None of other networks."""
     latents: int
+    """Latents that the units are counted of: all, or the outline of a ladder."""
     active_units: int
     """Latents whose location varies over the images by more than 0.01, of variance 1."""
     squared_error: Estimate
@@ -73,6 +77,7 @@ def evaluate(
         weighted = Estimate.of(
             importance_bounds(vae, images, samples=samples, seed=seed, progress=progress)
         )
+    groups = kl_per_group(vae, images, seed=seed)
     errors, similarities = reconstruction_scores(vae, images)
     bound = Estimate.of(terms.bound)
     tightest = (weighted or bound).mean
@@ -87,6 +92,7 @@ def evaluate(
         samples=samples,
         bits_per_dim=-tightest / (vae.config.pixels * math.log(2)) if is_mass else None,
         kl_per_latent=None if kl is None else kl.tolist(),
+        kl_per_group={name: Estimate.of(values) for name, values in groups.items()} or None,
         latents=mu.shape[1],
         active_units=int((mu.var(0) > ACTIVE).sum()) if len(images) > 1 else 0,
         squared_error=Estimate.of(errors),

@@ -17,9 +17,9 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from convvae import runtime
-from convvae.data.pixels import to_unit
-from convvae.distributions import FlowPrior, FullMixture, Prior
-from convvae.evaluation.encode import batch_size, evaluating
+from convvae.distributions import FlowPrior, FullMixture, Posterior, Prior
+from convvae.errors import ConfigError
+from convvae.evaluation.encode import batch_size, map_posteriors
 from convvae.model.vae import VAE
 
 SamplerName = Literal["mixture", "flow"]
@@ -50,8 +50,14 @@ def fit_sampler(name: SamplerName, vae: VAE, images: Tensor, *, seed: int) -> Pr
         seed: Of the choice, the draws and the fit.
 
     Raises:
+        ConfigError: the model is a ladder.
         MissingExtraError: a flow is asked for and zuko is not installed.
     """
+    if vae.config.plan:
+        raise ConfigError(
+            "a ladder has a prior of each group given the groups above, and no density of its "
+            f"{vae.config.latent_dims:,} latents is fitted; leave out --sampler"
+        )
     z = draw_codes(vae, images, seed=seed)
     return fit_mixture(z, seed=seed) if name == "mixture" else fit_flow(z, seed=seed)
 
@@ -66,14 +72,14 @@ def draw_codes(vae: VAE, images: Tensor, *, seed: int) -> Tensor:
     """
     generator = runtime.generator(seed, "sampler")
     chosen = torch.randperm(len(images), generator=generator)[:MAX_IMAGES]
-    found: list[Tensor] = []
-    with evaluating(vae):
-        for part in chosen.split(batch_size(vae)):
-            q = vae.encode(to_unit(images[part].to(vae.device)))
-            shape = (DRAWS_PER_IMAGE, len(part), vae.config.latent_dims)
-            eps = torch.randn(shape, generator=generator)
-            found.append(q.rsample(eps.to(vae.device)).flatten(0, 1).cpu())
-    return torch.cat(found).clone()
+    parts = chosen.split(batch_size(vae))
+    shapes = ((DRAWS_PER_IMAGE, len(part), vae.config.latent_dims) for part in parts)
+
+    def drawn(q: Posterior) -> Tensor:
+        eps = torch.randn(next(shapes), generator=generator)
+        return q.rsample(eps.to(vae.device)).flatten(0, 1).cpu()
+
+    return torch.cat([*map_posteriors(vae, (images[part] for part in parts), drawn)])
 
 
 def fit_mixture(z: Tensor, *, seed: int) -> FullMixture:

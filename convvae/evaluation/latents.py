@@ -6,6 +6,7 @@ is a tensor of latents z [..., D]; `decode` turns it into images of the same lea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -28,6 +29,8 @@ COVERAGE = 0.98
 MIN_IMAGES_FOR_RANGES = 100
 """Below so many images, ranges come from the prior: quantiles of a few draws say little."""
 PRIOR_DRAWS = 10_000
+LADDER_DRAWS = 500
+"""Draws of a ladder's prior, of which each is a pass through the decoder."""
 
 
 class Codes(NamedTuple):
@@ -53,23 +56,34 @@ class Codes(NamedTuple):
         return self.mean.var(0, correction=0) if self.kl is None else self.kl
 
 
-def encode(vae: VAE, images: Tensor, *, seed: int = 0) -> Codes:
-    """Where images are in the latent space.
+def codes(vae: VAE, images: Tensor, *, seed: int = 0) -> Codes:
+    """Where images are in the latent space; of a ladder, in that of its outline.
 
     Args:
         vae: The model.
         images: uint8, shape [N, C, H, W].
         seed: Of the draws of q(z|x).
     """
-    shape = (len(images), vae.config.latent_dims)
-    eps = iter(runtime.noise(shape, seed, "aggregate posterior", 0).split(batch_size(vae)))
+    eps = _noise_of_draws(vae, len(images), seed)
     drawn: list[Tensor] = []
 
     def draw(q: Posterior) -> None:
-        drawn.append(q.rsample(next(eps).to(vae.device)).cpu())
+        drawn.append(q.rsample(next(eps).to(vae.device))[:, : vae.config.outline].cpu())
 
     mean, kl = posterior_means(vae, images, draw)
     return Codes(mean, torch.cat(drawn), kl)
+
+
+def _noise_of_draws(vae: VAE, count: int, seed: int) -> Iterator[Tensor]:
+    """Standard normal noise for a draw of the posterior of each image, batch by batch."""
+    batch, dims = batch_size(vae), vae.config.latent_dims
+    if not vae.config.plan:
+        yield from runtime.noise((count, dims), seed, "aggregate posterior", 0).split(batch)
+        return
+    # A ladder has too many latents for the noise of all images at once.
+    for start in range(0, count, batch):
+        shape = (min(batch, count - start), dims)
+        yield runtime.noise(shape, seed, "aggregate posterior", start)
 
 
 def ranges(vae: VAE, codes: Codes, *, seed: int = 0) -> Tensor:
@@ -80,7 +94,8 @@ def ranges(vae: VAE, codes: Codes, *, seed: int = 0) -> Tensor:
     """
     enough = len(codes.drawn) >= MIN_IMAGES_FOR_RANGES
     sample = runtime.generator(seed, "prior ranges")
-    drawn = codes.drawn if enough else vae.prior.sample(PRIOR_DRAWS, sample)
+    draws = PRIOR_DRAWS if not vae.config.plan else LADDER_DRAWS
+    drawn = codes.drawn if enough else vae.prior.sample(draws, sample)[:, : vae.config.outline]
     tail = (1 - COVERAGE) / 2
     # Sorted, not torch.quantile, which refuses more than 2**24 values.
     place = torch.tensor([tail, 1 - tail]) * (len(drawn) - 1)

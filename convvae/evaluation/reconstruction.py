@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from convvae.data.pixels import to_unit
-from convvae.evaluation.encode import batch_size, evaluating
+from convvae.evaluation.encode import batch_size, map_posteriors
 from convvae.evaluation.estimates import Undefined
 from convvae.images.ssim import SSIM_WINDOW, ssim
 from convvae.model.vae import VAE
@@ -22,9 +22,8 @@ def reconstruct(vae: VAE, images: Tensor) -> Tensor:
     Returns:
         float32 in [0, 1], shape [N, C, H, W], on the CPU.
     """
-    with evaluating(vae):
-        parts = (to_unit(part.to(vae.device)) for part in images.split(batch_size(vae)))
-        return torch.cat([vae.decode(vae.encode(x).location).mean.cpu() for x in parts])
+    parts = images.split(batch_size(vae))
+    return torch.cat([*map_posteriors(vae, parts, lambda q: vae.decode(q.location).mean.cpu())])
 
 
 def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Undefined]:

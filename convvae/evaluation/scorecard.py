@@ -105,6 +105,8 @@ def rows(found: Evaluation) -> list[tuple[str, str, str]]:
     if found.kl_per_latent is not None:
         ordered = " ".join(f"{kl:.2f}" for kl in sorted(found.kl_per_latent, reverse=True))
         table.append(("KL per latent", ordered, "nats, largest first"))
+    for name, kl in (found.kl_per_group or {}).items():
+        table.append((f"  KL of {name}", in_words(kl), "nats per image"))
     error = in_words(found.squared_error, 6)
     table.append(("squared error", error, "per value, of the mean's decoding"))
     if found.psnr is not None:
@@ -115,7 +117,7 @@ def rows(found: Evaluation) -> list[tuple[str, str, str]]:
 
 def remarks(vae: VAE, metadata: ModelMetadata, images: Tensor) -> list[str]:
     """What a reader of the numbers must know, and what the doctor finds."""
-    found = doctor.of_images(images, vae.config.likelihood) + doctor.of_model(vae, images, metadata)
+    found = doctor.of_images(images, vae.config) + doctor.of_model(vae, images, metadata)
     said = [str(remark) for remark in found]
     if len(images) == 1:
         said.append("note: standard errors and active units are not defined for one image")

@@ -65,7 +65,7 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
     script, place = components(chart.figure)
     frame = chart.frame()
     points = plane.points[:count]
-    metadata = {
+    contents = {
         "count": count,
         "points": _packed(points),
         "names": [scene.image_name(place) for place in range(count)],
@@ -81,7 +81,7 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
         scene=scene,
         count=count,
         # Inside a script, nothing may look like its end.
-        metadata=json.dumps(metadata).replace("<", "\\u003c"),
+        contents=json.dumps(contents).replace("<", "\\u003c"),
         resources=Resources(mode="inline", components=["bokeh"]).render_js(),
         chart=place,
         script=script,

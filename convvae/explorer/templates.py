@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from jinja2 import Environment, Template
+from jinja2 import Environment, StrictUndefined, Template
 
 
 def template(name: str) -> Template:
@@ -14,6 +14,6 @@ def template(name: str) -> Template:
     def read(file: str) -> str:
         return (folder / file).read_text(encoding="utf-8")
 
-    environment = Environment(autoescape=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.globals["read"] = read
     return environment.from_string(read(name))

@@ -6,7 +6,7 @@ colour-blind readers, and nothing is told by colour alone. Matplotlib is importe
 """
 
 from convvae.figures.curves import information, training_curves
-from convvae.figures.pictures import class_means, extremes, reconstructions, samples
+from convvae.figures.pictures import class_means, extremes, reconstructions, rows, samples
 from convvae.figures.space import interpolations, manifold, scatter, traversals
 from convvae.figures.style import FIGURE_FORMATS, INK, PALETTE, number, png, save_figure, svg
 
@@ -22,6 +22,7 @@ __all__ = [
     "number",
     "png",
     "reconstructions",
+    "rows",
     "samples",
     "save_figure",
     "scatter",

@@ -62,7 +62,7 @@ def training_curves(rows: Iterable[Mapping[str, Any]]) -> Figure:
         low, high = min(values), max(values)
         loss.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or None)
     handles, labels = loss.get_legend_handles_labels()
-    columns = 3 if len(labels) <= 3 else 2
+    columns = 3 if sum(map(len, labels)) < 80 else 2
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
 

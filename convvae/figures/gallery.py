@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from convvae import figures
+from convvae.data.images import class_name
 from convvae.data.pixels import to_unit
 from convvae.errors import UsageError, did_you_mean
-from convvae.evaluation import latents
+from convvae.evaluation import groups, latents
 from convvae.evaluation.bounds import image_terms
 from convvae.evaluation.encode import decode, generate
 from convvae.evaluation.evaluate import ACTIVE
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 PAIRS_SHOWN = 30
 """Images in the picture of the reconstructions."""
 SAMPLES_SHOWN = 100
+LEVEL_IMAGES = 10
+"""Images in a row of the picture of the levels."""
 EXTREMES = 10
 """Best images in a picture, and as many of the worst."""
 PATH_POINTS = 11
@@ -101,7 +104,7 @@ class Gallery:
     @cached_property
     def codes(self) -> latents.Codes:
         """The images in latent space."""
-        return latents.encode(self.vae, self.images, seed=self.seed)
+        return latents.codes(self.vae, self.images, seed=self.seed)
 
     @cached_property
     def terms(self) -> Terms:
@@ -131,7 +134,7 @@ class Gallery:
 
     def class_name(self, label: int) -> str:
         """What a label is called."""
-        return str(label) if self.classes is None else self.classes[label]
+        return class_name(self.classes, label)
 
     def latent_name(self, latent: int) -> str:
         """What an axis along a latent is called."""
@@ -321,6 +324,31 @@ def information(gallery: Gallery) -> Picture:
     )
 
 
+def levels(gallery: Gallery) -> Picture | str:
+    """What the groups of a ladder hold, from the coarsest to the finest."""
+    plan = gallery.vae.config.plan
+    if not plan:
+        return "levels are of a ladder, whose latents lie on maps of several resolutions"
+    places = {f"{group.height}x{group.width}": place for place, group in enumerate(plan, 1)}
+    images = gallery.images[:LEVEL_IMAGES]
+    rows = [("images", to_unit(images))]
+    rows += [
+        (f"to {size}", groups.reconstruct_from_top(gallery.vae, images, end))
+        for size, end in places.items()
+    ]
+    for name, held in [("samples", 0), *((f"{size} held", places[size]) for size in places)][:-1]:
+        made = groups.generate_at(gallery.vae, len(images), seed=gallery.seed, hold=held)
+        rows.append((name, made))
+    return Picture(
+        "Levels",
+        "The first images, and what is decoded of them from the groups of latents down to each "
+        "resolution, the finer ones at the means of their priors. Below, samples of the prior, and "
+        "samples that have the groups down to each resolution in common: what still differs is "
+        "what the finer groups decide.",
+        figures.rows(torch.stack([part for _, part in rows]), [name for name, _ in rows]),
+    )
+
+
 def extremes(gallery: Gallery) -> Picture:
     """The images that the model knows best and least."""
     bound = gallery.terms.bound
@@ -378,6 +406,7 @@ PICTURES: dict[str, Callable[[Gallery], Picture | str]] = {
     "traversals": traversals,
     "interpolations": interpolations,
     "information": information,
+    "levels": levels,
     "extremes": extremes,
     "class-means": class_means,
 }

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convvae.data.images import class_name
 from convvae.figures.style import PALETTE, WIDTH, cell_inches, new_figure, number, styled, tile
 from convvae.images.sheets import to_rgba
 
@@ -75,7 +76,7 @@ def _name_classes(
     classes: Sequence[str] | None,
 ) -> None:
     """Write every class at its median, on its colour, so that the ground may be light or dark."""
-    names = [str(label) if classes is None else classes[label] for label in present]
+    names = [class_name(classes, label) for label in present]
     medians = torch.stack([points[labels == label].median(0).values for label in present])
     span = (points.max(0).values - points.min(0).values).max().clamp_min(1e-6)
     places = _apart(medians / span, 0.016 * max(map(len, names)) + 0.02, 0.045) * span

@@ -3,7 +3,8 @@
 Three graphs, each for any number of images B:
 
 - encoder: x [B, C, H, W] in [0, 1] -> mu [B, D] and logvar [B, D]; of a full covariance, mu and
-  its Cholesky factor [B, D, D]; of a flow, its location f(mu) [B, D], which is not its mean
+  its Cholesky factor [B, D, D]; of a flow, its location f(mu) [B, D], which is not its mean; of a
+  ladder, the path of its means [B, D]
 - decoder: z [B, D] -> mean of p(x|z) [B, C, H, W]
 - vae: x -> its reconstruction, the decoder of the posterior's location
 
@@ -45,8 +46,9 @@ def graphs(vae: VAE) -> dict[str, Graph]:
     config = vae.config
     image = (config.channels, *config.image_size)
     spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["location"]}
+    outputs = ["location"] if config.plan else spread[config.posterior]
     return {
-        "encoder": Graph(EncoderGraph(vae), "x", image, spread[config.posterior]),
+        "encoder": Graph(EncoderGraph(vae), "x", image, outputs),
         "decoder": Graph(DecoderGraph(vae), "z", (config.latent_dims,), ["mean"]),
         "vae": Graph(ReconstructionGraph(vae), "x", image, ["mean"]),
     }
@@ -100,7 +102,8 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = _with(vae, "encoder", "flow")
+        # A ladder's posterior is a function of the way down too.
+        self.vae = _with(vae, "encoder", "flow", *(["decoder"] if vae.config.plan else []))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """x [B, C, H, W] -> location [B, D], and logvar [B, D] or scale_tril [B, D, D]."""

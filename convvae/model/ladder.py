@@ -11,6 +11,9 @@ from convvae.distributions import Posterior, Prior
 from convvae.distributions.gaussian import normal_kl, normal_log_density
 from convvae.networks.ladder import Conditional, TopDown
 
+AT_A_TIME = 250
+"""Draws of the prior that are made at a time, so that memory does not grow with their number."""
+
 
 class Descent(NamedTuple):
     """One pass from the top to the image, with z drawn from the posterior."""
@@ -44,15 +47,21 @@ class LadderPosterior(Posterior):
     @property
     def location(self) -> Tensor:
         """The mean of each group given the means above it, shape [B, D]: a path, and not E[z]."""
-        found: list[Tensor] = []
+        return self.path()[0]
+
+    def path(self) -> tuple[Tensor, Tensor]:
+        """Means and log-variances of each group, given the means above it: shape [B, D] each."""
+        means: list[Tensor] = []
+        logvars: list[Tensor] = []
 
         def choose(place: int, prior: Conditional, state: Tensor) -> Tensor:
-            z = self._infer(place, prior, state).mu
-            found.append(z.flatten(1))
-            return z
+            q = self._infer(place, prior, state)
+            means.append(q.mu.flatten(1))
+            logvars.append(2 * q.std.log().flatten(1))
+            return q.mu
 
-        self.decoder.walk(len(self.seen[0]), choose)
-        return torch.cat(found, 1)
+        self.decoder.walk(self.seen[0].shape[0], choose)
+        return torch.cat(means, 1), torch.cat(logvars, 1)
 
     def rsample(self, eps: Tensor) -> Tensor:
         r"""Reparameterised draws z_l = mu_l + std_l eps_l from the top down, shape [..., B, D]."""
@@ -120,21 +129,25 @@ class LadderPrior(Prior):
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws z of shape [count, D] on the CPU, from `generator` or torch's global one."""
-        return self.draw(torch.randn(count, self.latent_dims, generator=generator)).cpu()
+        eps = torch.randn(count, self.latent_dims, generator=generator)
+        return torch.cat([self.draw(part).cpu() for part in eps.split(AT_A_TIME)])
 
     @torch.no_grad()
-    def draw(self, eps: Tensor) -> Tensor:
+    def draw(self, eps: Tensor, top: Tensor | None = None) -> Tensor:
         """z that noise leads to: z_l = mu_l + std_l eps_l from the top down.
 
         Args:
             eps: Noise, shape [B, D]; standard normal for draws of p(z), smaller for a lower
                 temperature.
+            top: Latents of the first groups that are held, shape [B, D'], D' <= D; none if absent.
         """
         found: list[Tensor] = []
         parts = self._split(eps)
+        held = [] if top is None or not top.shape[1] else self._split(top)
 
         def choose(place: int, p: Conditional, state: Tensor) -> Tensor:
-            z = p.mu + p.std * parts[place].to(p.mu.device)
+            given = held[place].to(p.mu) if place < len(held) else None
+            z = p.mu + p.std * parts[place].to(p.mu.device) if given is None else given
             found.append(z.flatten(1))
             return z
 

@@ -16,11 +16,13 @@ from convvae.config import ModelConfig, TrainConfig
 from convvae.distributions import (
     DiagonalGaussian,
     FullGaussian,
+    Likelihood,
     Posterior,
     StandardNormal,
     gaussian_squared_error,
     kl_per_latent,
 )
+from convvae.distributions.gaussian import gaussian_log_density
 from convvae.model.vae import VAE
 from convvae.parts import OBJECTIVE_NAMES
 
@@ -66,6 +68,8 @@ class Draws(NamedTuple):
     """The posterior."""
     z: Tensor
     """The draws, shape [K, B, D]."""
+    p: Likelihood
+    """p(x|z), over x of shape [K, B, C, H, W]."""
     log_px: Tensor
     """log p(x|z) of each, nats, shape [K, B]."""
     kl: Tensor
@@ -102,7 +106,7 @@ def draw(vae: VAE, x: Tensor, eps: Tensor) -> Draws:
 def _score(vae: VAE, x: Tensor, q: Posterior, eps: Tensor) -> Draws:
     made = vae.draw(q, eps)
     log_px = made.p.log_prob(x)
-    return Draws(q, made.z, log_px, made.kl, eps, made.log_ratio, made.kl_per_group)
+    return Draws(q, made.z, made.p, log_px, made.kl, eps, made.log_ratio, made.kl_per_group)
 
 
 def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
@@ -242,7 +246,7 @@ def log_aggregate(q: DiagonalGaussian, z: Tensor, count: int) -> tuple[Tensor, T
     """
     batch = z.shape[1]
     square = (z.unsqueeze(2) - q.mu) ** 2 * torch.exp(-q.logvar)
-    each = -0.5 * (math.log(2 * math.pi) + q.logvar + square)  # log q(z_bd|x_j), [K, B, B, D]
+    each = gaussian_log_density(square, q.logvar)  # log q(z_bd|x_j), [K, B, B, D]
     own = torch.eye(batch, device=z.device)
     share = own / count + (1 - own) * (count - 1) / (count * max(1, batch - 1))
     logw = share.log()
@@ -379,8 +383,8 @@ def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:
     return (beta * terms.kl - terms.log_px).mean()
 
 
-def squared_error_and_kl(config: ModelConfig, log_px: float, kl: float) -> float | None:
-    """Sum of squared error + KL per image, the loss that the MLX and Lux tutorials print.
+def squared_error_and_kl_per_image(config: ModelConfig, log_px: float, kl: float) -> float | None:
+    """Sum of squared error + KL of an image, the loss that the MLX and Lux tutorials print.
 
     With the Gaussian likelihood at variance 1/2 it differs from -bound by the constant
     n/2 log(pi); at any variance it is recovered from log p(x|z). Not defined for other likelihoods.

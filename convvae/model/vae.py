@@ -110,7 +110,8 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Posterior:
         """Images x [B, C, H, W] in [0, 1] -> posterior q(z|x) over z [B, D]."""
-        if isinstance(self.decoder, TopDown):
+        if self.config.network == "ladder":
+            assert isinstance(self.decoder, TopDown)
             return LadderPosterior(self.decoder, self.encoder(x))
         mu, spread = self.encoder(x)
         mu, spread, dims = wide(mu), wide(spread), self.config.latent_dims
@@ -137,7 +138,11 @@ class VAE(nn.Module):
         return Draw(q, z, self.decode(z), kl, lambda: self.prior.log_prob(z) - q.log_prob(z), None)
 
     def decode(self, z: Tensor) -> Likelihood:
-        """Latents z [..., D] -> likelihood p(x|z) over x [..., C, H, W]."""
+        """Latents z [..., D] -> likelihood p(x|z) over x [..., C, H, W].
+
+        Of a ladder, z may end after any of its groups: those left out take the means of their
+        priors.
+        """
         output = self.decoder(z.reshape(-1, z.shape[-1]))
         return self.head(wide(output.reshape(*z.shape[:-1], *output.shape[1:])))
 

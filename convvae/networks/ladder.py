@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from convvae.config import Group
 from convvae.networks.base import wide
+from convvae.parts import Group
 
 SHARPNESS = math.log(2)
 """Of the softplus that makes standard deviations: softplus(0) / ln 2 = 1."""
@@ -139,8 +139,11 @@ class Rung(nn.Module):
             seen: What is seen of the images, shape [B, W / 2, h, w].
             prior: p(z_l | z_<l), shapes [K B, c, h, w].
         """
-        both = state.unflatten(0, (-1, len(seen))) + seen
-        found = conditional(self.posterior(silu(both.flatten(0, 1))))
+        if state.shape[0] == seen.shape[0]:  # as always in a graph for export, whose B is a symbol
+            both = state + seen
+        else:
+            both = (state.unflatten(0, (-1, len(seen))) + seen).flatten(0, 1)
+        found = conditional(self.posterior(silu(both)))
         return Conditional(prior.mu + found.mu, found.std)
 
 
@@ -205,16 +208,29 @@ class TopDown(nn.Module):
         return F.pixel_shuffle(self.conv(silu(h)), self.fold)[..., :height, :width]
 
     def forward(self, z: Tensor) -> Tensor:
-        """z [B, D] -> raw output [B, C, H, W]."""
+        """Latents to the raw output.
+
+        Args:
+            z: Of all groups, or of the first ones, shape [B, D'], D' <= D; the groups that are left
+                out take the means of their priors.
+
+        Returns:
+            The raw output, shape [B, C, H, W].
+        """
         parts = self.split(z)
-        return self.walk(len(z), lambda place, prior, state: parts[place])
+
+        def choose(place: int, prior: Conditional, state: Tensor) -> Tensor:
+            return parts[place] if place < len(parts) else prior.mu
+
+        return self.walk(z.shape[0], choose)
 
     def split(self, z: Tensor) -> list[Tensor]:
-        """z [B, D] -> the maps of its groups, [B, c, h, w] each."""
-        parts = z.split([group.size for group in self.groups], -1)
+        """z [B, D'] of whole groups, the first ones -> their maps, [B, c, h, w] each."""
+        shown = [group for group in self.groups if group.start + group.size <= z.shape[-1]]
+        parts = z.split([group.size for group in shown], -1)
         return [
             part.unflatten(-1, (group.channels, group.height, group.width))
-            for part, group in zip(parts, self.groups, strict=True)
+            for part, group in zip(parts, shown, strict=True)
         ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from convvae import runtime
 from convvae.config import ModelConfig, TrainConfig
+from convvae.distributions.likelihoods import OptimalGaussian, OptimalGaussianHead
 from convvae.errors import ModelFileError
 from convvae.model.checkpoint import load_tensors, save_tensors
 from convvae.model.objectives import Means, draw, training_loss
@@ -158,8 +159,11 @@ class Learner:
 
     def update(self, x: Tensor, eps: Tensor) -> Tensor:
         """The step itself, with the settings set before: nothing in it waits for the device."""
+        head = self.vae.head
         with runtime.autocast(x.device, self.config.precision):
             draws = draw(self.vae, x, eps)
+            if isinstance(draws.p, OptimalGaussian) and isinstance(head, OptimalGaussianHead):
+                head.keep(draws.p.optimal_variance(x))
             batch_loss = training_loss(
                 self.config, self.vae, draws, self.beta, self.capacity, self.count
             )

@@ -46,7 +46,7 @@ class BatchPlan:
         full, rest = divmod(count, config.batch_size)
         if full == 0 and (config.drop_last or rest < 2):
             raise ConfigError(
-                f"{count} images do not fill a batch of {config.batch_size}; lower --batch-size"
+                f"{count} images do not fill a batch of {config.batch_size}; lower `batch_size`"
             )
         self.epoch_images = full * config.batch_size if config.drop_last else count
         self.total_images = config.epochs * self.epoch_images
@@ -189,14 +189,13 @@ def validate(learner: Learner, images: Tensor, settings: StepSettings) -> Valida
         settings: Of the epoch's last step.
     """
     config, vae = learner.config, learner.weights
-    shape = (config.mc_samples, vae.config.latent_dims)
     weights = ((settings.beta, settings.capacity), (config.beta, config.capacity or 0.0))
     total = learner.sums.new_zeros(4)
     with evaluating(vae):
         for index in in_batches(torch.arange(len(images)), config.batch_size):
             part = images[index]
-            eps = [torch.randn(shape, generator=own_noise(image, config.seed)) for image in part]
-            draws = draw(vae, to_unit(part.to(vae.device)), torch.stack(eps, 1).to(vae.device))
+            eps = own_noise(vae, part, config.seed)(config.mc_samples)
+            draws = draw(vae, to_unit(part.to(vae.device)), eps)
             losses = [
                 training_loss(config, vae, draws, beta, capacity, learner.count) * len(part)
                 for beta, capacity in weights
@@ -210,10 +209,10 @@ def not_finite(what: str, progress: TrainingProgress, run: RunFolder | None) -> 
     """The error for a number that is infinite or not one; the files of the last epoch stay."""
     where = f"{what} in epoch {progress.epoch + 1}"
     if run is None:
-        return NonFiniteLossError(f"{where}; train anew with a lower lr or with clip_norm=1")
+        return NonFiniteLossError(f"{where}; train anew with a lower `lr` or with `clip_norm=1`")
     last = run.last if progress.best_epoch else run.model
     kept = last if progress.epoch else run.resume
     return NonFiniteLossError(
         f"{where}; {kept} keeps the weights of epoch "
-        f"{progress.epoch}; start a new run with a lower --lr or with --clip-norm 1"
+        f"{progress.epoch}; start a new run with a lower `lr` or with `clip_norm=1`"
     )

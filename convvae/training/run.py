@@ -21,7 +21,7 @@ from convvae.errors import ConfigError, StoppedError
 from convvae.evaluation import doctor
 from convvae.images import sheets
 from convvae.model.checkpoint import ModelMetadata, load_metadata, load_model, save_model
-from convvae.model.objectives import Means, squared_error_and_kl
+from convvae.model.objectives import Means, squared_error_and_kl_per_image
 from convvae.model.run_folder import RunFolder, next_run_folder
 from convvae.model.vae import VAE
 from convvae.training.callbacks import Callback, Run, Together
@@ -38,6 +38,7 @@ from convvae.training.records import (
     write_config,
     write_report,
 )
+from convvae.training.resuming import continued
 from convvae.training.tensorboard import TensorBoard
 
 
@@ -54,7 +55,8 @@ def train(
         config: Everything about the run.
         console: Where to show the settings, the progress and remarks, as the command does. Absent,
             progress and remarks go to standard output; `Console(quiet=True)` shows nothing.
-        resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
+        resume: Continue the run in this folder; `config` is its own, but for settings that leave
+            its result alone, see `convvae.training.resuming`.
         callbacks: What else watches the run, see `convvae.training.callbacks`.
         images: Images in memory, instead of those that `config.data` names.
 
@@ -63,13 +65,14 @@ def train(
 
     Raises:
         ConvvaeError: the settings, images or folder cannot be used, each with its own class.
+        UsageError: a setting would change the result of the run that is continued.
         NonFiniteLossError: the loss became infinite or not a number.
         StoppedError: Ctrl-C, SIGTERM, or a callback; everything is saved.
     """
     shown = console or Console()
     tensorboard = [TensorBoard()] if config.tensorboard else []
     watch = Together([TrainingDisplay(shown), *tensorboard, *callbacks])
-    config, device = resolve(config)
+    config, device = resolve(config if resume is None else continued(config, resume))
     out = config.out or _default_folder(config)
     if resume is None:
         RunFolder(out).check_free()
@@ -92,7 +95,7 @@ def train(
     if console:
         announce(console, config, learner.vae, device)
     say(shown, [images.in_words(config.validation)])
-    say(shown, doctor.of_images(images.test.images, config.likelihood))
+    say(shown, doctor.of_images(images.test.images, config))
 
     with closing(watch), stop_flag() as stop:
         watch.start(start_of(run, learner, plan, images, progress, stop))
@@ -328,10 +331,11 @@ def facts_of(
 def numbers(prefix: str, means: Means, config: TrainConfig, vae: VAE) -> dict[str, float | None]:
     """Means under the names of `metrics.jsonl`; nats per image, but the last.
 
-    `squared_error_and_kl` is what the MLX and Lux tutorials print: summed over a batch.
+    `squared_error_and_kl` is what the MLX and Lux tutorials print: per full batch, that of an image
+    times the batch size.
     """
     log_px, kl = float(means.log_px), float(means.kl)
-    squared = squared_error_and_kl(vae.config, log_px, kl)
+    squared = squared_error_and_kl_per_image(vae.config, log_px, kl)
     return {
         f"{prefix}_loss": float(means.loss),
         f"{prefix}_log_px": log_px,

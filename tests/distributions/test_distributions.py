@@ -108,13 +108,13 @@ def test_squared_error_is_recovered_from_the_log_probability(variance):
 
 
 def made(name, raw, variance=0.3):
-    """The likelihood called `name` around a raw output [outputs * C, H, W], evaluating."""
+    """The likelihood called `name` around a raw output [channels(C), H, W], evaluating."""
     return HEADS[name](variance).eval()(raw)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_likelihoods_by_name_reduce_the_pixels_and_keep_the_batch(name):
-    raw = torch.randn(3, 5, 2 * HEADS[name].outputs, 8, 9)
+    raw = torch.randn(3, 5, HEADS[name].channels(2), 8, 9)
     p = made(name, raw)
     x = torch.randint(256, (5, 2, 8, 9)) / 255
     assert p.log_prob(x).shape == (3, 5)
@@ -126,7 +126,7 @@ def test_likelihoods_by_name_reduce_the_pixels_and_keep_the_batch(name):
 
 
 DENSITIES = ["gaussian", "gaussian-learned", "gaussian-optimal", "laplace"]
-MASSES = ["discretized-logistic", "discretized-logistic-mixture"]
+MASSES = [f"discretized-logistic{kind}" for kind in ("", "-mixture", "-colour")]
 
 
 @pytest.mark.parametrize("logit", [-6.0, -1e-4, 0.0, 0.7, 5.0])
@@ -145,7 +145,9 @@ def test_densities_integrate_to_one_and_have_their_mean(name, logit):
 @pytest.mark.parametrize("scale", [0.01, 1.0, 5.0])
 def test_masses_sum_to_one_over_the_levels_and_have_their_mean(name, scale):
     generator = torch.Generator().manual_seed(3)
-    raw = scale * torch.randn(HEADS[name].outputs, 1, 1, generator=generator, dtype=torch.double)
+    raw = scale * torch.randn(
+        HEADS[name].channels(1), 1, 1, generator=generator, dtype=torch.double
+    )
     p = made(name, raw)
     x = (torch.arange(256, dtype=torch.double) / 255).view(-1, 1, 1, 1)
     mass = p.log_prob(x).exp()
@@ -155,7 +157,7 @@ def test_masses_sum_to_one_over_the_levels_and_have_their_mean(name, scale):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_samples_have_the_mean_of_their_distribution(name):
-    raw = torch.linspace(-2, 2, HEADS[name].outputs).view(-1, 1, 1).expand(-1, 200, 200)
+    raw = torch.linspace(-2, 2, HEADS[name].channels(1)).view(-1, 1, 1).expand(-1, 200, 200)
     p = made(name, raw)
     drawn = p.sample(torch.Generator().manual_seed(1))
     error = drawn.std().item() / 200
@@ -169,7 +171,7 @@ def test_samples_have_the_mean_of_their_distribution(name):
 def test_samples_are_finite_at_both_ends_of_the_uniform_draws(name, u, monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda shape, generator=None: torch.full(shape, u))
     logits = torch.tensor([-1000.0, -60.0, -1.0, 0.0, 1.0, 60.0, 1000.0])
-    drawn = made(name, logits.expand(HEADS[name].outputs, 1, 7)).sample()
+    drawn = made(name, logits.expand(HEADS[name].channels(1), 1, 7)).sample()
     assert torch.isfinite(drawn).all()
     if name not in DENSITIES:
         assert drawn.min() >= 0
@@ -192,14 +194,17 @@ def test_a_learned_variance_is_a_parameter_and_an_optimal_one_follows_the_error(
     p = optimal(raw)
     best = p.log_prob(x).sum()
     error = (x - 0.5).square().mean().item()
-    assert p.variance.item() == pytest.approx(error)
+    assert p.optimal_variance(x).item() == pytest.approx(error)
     for variance in (0.9 * error, 1.1 * error):
         assert Gaussian(torch.full_like(x, 0.5), variance).log_prob(x).sum() < best
     # The gradient is that of -n/2 log(mean squared error), whose optimum is taken out.
     (gradient,) = torch.autograd.grad(best, raw)
     whole = -0.5 * x.numel() * (x - raw.sigmoid()).square().mean().log()
     torch.testing.assert_close(gradient, torch.autograd.grad(whole, raw)[0])
+    assert optimal.variance.item() == pytest.approx(0.3)  # to score is not to learn
+    optimal.keep(p.optimal_variance(x))
     assert optimal.variance.item() == pytest.approx(0.9 * 0.3 + 0.1 * error)
+    assert optimal.eval()(raw).variance is optimal.variance
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from convvae.distributions import HEADS
 from convvae.distributions.rounded import LEVELS, rounded_mean
 
 LOCATIONS = torch.cat([
-    torch.linspace(0, 255, 511), torch.tensor([1e-6, 0.49, 0.51, 254.4, 254.6, 255 - 1e-4])
+    torch.linspace(0, 255, 511), torch.tensor([1e-6, 0.49, 0.51, 254.4, 254.6, 255 - 1e-4]),
+    # Of a channel that another one has moved beyond black or white.
+    torch.tensor([-200.0, -13.0, -2.5, -0.3, 255.3, 257.6, 270.0, 400.0]),
 ])  # fmt: skip
 
 
@@ -41,6 +43,6 @@ def test_a_mixtures_mean_takes_few_operations(monkeypatch):
     plain = torch.sigmoid
     monkeypatch.setattr(torch, "sigmoid", lambda x: calls.append(1) or plain(x))
     name = "discretized-logistic-mixture"
-    mean = HEADS[name](0.5)(torch.randn(HEADS[name].outputs, 4, 4)).mean
+    mean = HEADS[name](0.5)(torch.randn(HEADS[name].channels(1), 4, 4)).mean
     assert mean.shape == (1, 4, 4)
     assert len(calls) < 40

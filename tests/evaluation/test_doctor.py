@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from convvae import data
-from convvae.config import ModelConfig, TrainConfig
+from convvae.config import Architecture, ModelConfig, TrainConfig
 from convvae.evaluation import doctor
 from convvae.model.checkpoint import ModelMetadata, load_model
 from convvae.model.vae import VAE
@@ -25,7 +25,8 @@ BINARY = (IMAGES > 127).to(torch.uint8) * 255
     ],
 )
 def test_pixels_that_do_not_fit_are_named(images, likelihood, words):
-    said = doctor.of_images(images, likelihood)
+    model = Architecture(likelihood=likelihood)
+    said = doctor.of_images(images, model)
     assert len(said) == len(words)
     for remark, expected in zip(said, words, strict=True):
         assert expected in remark.finding

@@ -10,11 +10,13 @@ from convvae.evaluation.bounds import image_terms
 from convvae.evaluation.encode import (
     Encodings,
     batches,
+    decoded_batches,
     encode,
-    encode_all,
     evaluating,
+    map_posteriors,
     marginal_logvar,
     posterior_means,
+    stream_encodings,
 )
 from convvae.evaluation.reconstruction import reconstruct
 from convvae.model.vae import VAE
@@ -49,10 +51,33 @@ def test_a_set_is_encoded_in_its_order_whatever_the_batches(vae, images, monkeyp
     monkeypatch.setattr("convvae.evaluation.encode.BATCH", 4)
     done = []
     source = ImageSet(images, None, "mine", "test", names=[f"{n}.png" for n in range(9)])
-    parts = list(encode_all(vae, source, seed=0, progress=done.append))
+    parts = list(stream_encodings(vae, source, seed=0, progress=done.append))
     assert [len(part.mu) for part in parts] == done == [4, 4, 1]
     for one, other in zip(Encodings.cat(parts), whole, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_numbers_are_of_any_number_of_images(vae, images, monkeypatch):
+    whole = encode(vae, images, seed=0)
+    sizes = []
+    forward = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda x: sizes.append(len(x)) or forward(x))
+    monkeypatch.setattr("convvae.evaluation.encode.BATCH", 4)
+    for one, other in zip(encode(vae, images, seed=0), whole, strict=True):
+        torch.testing.assert_close(one, other)
+    assert sizes == [4, 4, 1]
+
+
+def test_a_model_in_training_is_put_back_between_batches(vae, images):
+    vae.train()
+    for made in (
+        map_posteriors(vae, images.split(4), lambda q: (vae.training, q.location.requires_grad)),
+        ((False, images.requires_grad) for images in decoded_batches(vae, torch.zeros(3, 3))),
+    ):
+        for found in made:
+            assert found == (False, False)
+            assert vae.training
+            assert torch.is_grad_enabled()
 
 
 def test_images_are_resized_a_batch_at_a_time(vae, monkeypatch):
@@ -73,7 +98,7 @@ def test_black_and_white_pixels_are_those_of_an_evaluation(vae, images, monkeypa
 def test_images_of_other_channels_are_refused(vae):
     colour = ImageSet(torch.zeros(2, 3, 12, 10, dtype=torch.uint8), None, "mine", "test")
     with pytest.raises(ImageSizeError, match="3 channels"):
-        next(encode_all(vae, colour, seed=0))
+        next(stream_encodings(vae, colour, seed=0))
 
 
 def test_the_variance_of_a_full_covariance_is_that_of_its_draws():

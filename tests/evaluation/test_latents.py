@@ -6,13 +6,13 @@ import torch
 
 from convvae.config import ModelConfig
 from convvae.errors import ConfigError, MissingExtraError
+from convvae.evaluation import latents
 from convvae.evaluation.encode import decode
 from convvae.evaluation.latents import (
     COVERAGE,
     Codes,
     axis,
     class_means,
-    encode,
     interpolation,
     manifold,
     project,
@@ -34,17 +34,17 @@ def images():
 
 
 def test_codes_are_the_posterior_means_and_a_draw_around_each(vae, images):
-    codes = encode(vae, images)
+    codes = latents.codes(vae, images)
     with torch.inference_mode():
         q = vae.encode(images / 255)
     assert torch.allclose(codes.mean, q.mean, atol=1e-6)
     assert not torch.allclose(codes.drawn, codes.mean, atol=1e-3)
-    assert torch.equal(codes.drawn, encode(vae, images).drawn)
-    assert not torch.equal(codes.drawn, encode(vae, images, seed=1).drawn)
+    assert torch.equal(codes.drawn, latents.codes(vae, images).drawn)
+    assert not torch.equal(codes.drawn, latents.codes(vae, images, seed=1).drawn)
 
 
 def test_decoding_the_means_is_the_reconstruction(vae, images):
-    means = encode(vae, images).mean
+    means = latents.codes(vae, images).mean
     assert torch.allclose(decode(vae, means), reconstruct(vae, images), atol=1e-6)
     assert decode(vae, means[:6].view(2, 3, 3)).shape == (2, 3, 1, 12, 10)
 
@@ -65,7 +65,7 @@ def test_ranges_hold_the_aggregate_posterior(vae):
 
 
 def test_ranges_of_few_images_are_those_of_the_prior(vae, images):
-    low, high = ranges(vae, encode(vae, images))
+    low, high = ranges(vae, latents.codes(vae, images))
     expected = float(torch.special.ndtri(torch.tensor((1 + COVERAGE) / 2)))
     assert torch.allclose(high, torch.full((3,), expected), atol=0.15)
     assert torch.allclose(low, torch.full((3,), -expected), atol=0.15)
@@ -184,6 +184,6 @@ def test_any_model_has_codes(channels):
         image_size=(8, 16), channels=channels, latent_dims=4, max_filters=8, posterior="full"
     )
     images = torch.randint(256, (1, channels, 8, 16), dtype=torch.uint8)
-    codes = encode(VAE(config).eval(), images)
+    codes = latents.codes(VAE(config).eval(), images)
     assert codes.kl is None
     assert codes.mean.shape == codes.drawn.shape == (1, 4)

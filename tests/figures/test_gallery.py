@@ -95,7 +95,7 @@ def test_traversals_of_many_latents_are_cut_and_say_so():
 def test_the_manifold_of_many_latents_is_over_the_two_most_informative():
     material = gallery(latent_dims=5)
     picture = drawn(material, ["manifold"])["manifold"]
-    best = sorted(latents.encode(material.vae, material.images).order[:2].tolist())
+    best = sorted(latents.codes(material.vae, material.images).order[:2].tolist())
     (axes,) = picture.figure.axes
     assert [axes.get_xlabel(), axes.get_ylabel()] == [f"latent z{latent}" for latent in best]
     assert "the other 3 at the images' mean" in picture.caption

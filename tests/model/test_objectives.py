@@ -13,7 +13,7 @@ from convvae.model.objectives import (
     elbo,
     log_aggregate,
     loss,
-    squared_error_and_kl,
+    squared_error_and_kl_per_image,
     squared_mmd,
     total_correlation,
     training_loss,
@@ -67,14 +67,16 @@ def test_squared_error_and_kl_is_the_tutorials_loss():
     terms = elbo(vae, x, eps)
     mean = vae.decode(vae.encode(x).rsample(eps)).mean[0]
     theirs = ((x - mean) ** 2).sum() + terms.kl.sum()
-    ours = squared_error_and_kl(vae.config, terms.log_px.mean().item(), terms.kl.mean().item())
+    ours = squared_error_and_kl_per_image(
+        vae.config, terms.log_px.mean().item(), terms.kl.mean().item()
+    )
     assert ours is not None
     assert ours * 4 == pytest.approx(theirs.item(), rel=1e-5)
     assert -terms.bound.mean().item() == pytest.approx(ours + 60 * math.log(math.pi), rel=1e-5)
 
 
 def test_squared_error_is_not_defined_for_bernoulli():
-    assert squared_error_and_kl(model("bernoulli").config, -80.0, 20.0) is None
+    assert squared_error_and_kl_per_image(model("bernoulli").config, -80.0, 20.0) is None
 
 
 def correlated(count, rho, generator):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from convvae.config import TrainConfig, load_recipe, recipes
+from convvae.config import TrainConfig
 from convvae.errors import ConfigError, NonFiniteLossError, RunExistsError, StoppedError
 from convvae.evaluation.bounds import mean_terms
 from convvae.model.checkpoint import load_metadata, load_model, load_tensors
@@ -16,6 +16,7 @@ from convvae.training import loop
 from convvae.training import run as training_module
 from convvae.training.callbacks import Callback
 from convvae.training.holdout import MOST_HELD_OUT, held_out, load_run_images
+from convvae.training.recipes import load_recipe, recipes
 from convvae.training.run import train
 
 QUIET = Console(quiet=True)
@@ -167,7 +168,7 @@ def test_patience_ends_a_run_as_finished(config, losses):
 
 
 def test_patience_without_images_to_judge_by_is_refused():
-    with pytest.raises(ConfigError, match="none are held out; use --validation"):
+    with pytest.raises(ConfigError, match="none are held out; use `validation"):
         TrainConfig.checked({"data": "digits", "validation": 0, "patience": 3}, "here")
 
 

@@ -63,9 +63,7 @@ def test_val_loss_is_the_same_objective_in_evaluation_mode(recorded):
     total = 0.0
     with evaluating(vae):
         for part in images.split(32):
-            shape = (config.mc_samples, config.latent_dims)
-            noise = [torch.randn(shape, generator=own_noise(image, 0)) for image in part]
-            draws = draw(vae, to_unit(part), torch.stack(noise, 1))
+            draws = draw(vae, to_unit(part), own_noise(vae, part, 0)(config.mc_samples))
             total += len(part) * float(training_loss(config, vae, draws, beta, capacity, 100))
     assert row["val_loss"] == pytest.approx(total / len(images), rel=1e-5)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from convvae.config import TrainConfig, load_recipe
+from convvae.config import TrainConfig
 from convvae.data.pixels import mean_pixel, to_unit
 from convvae.errors import (
     ConfigError,
@@ -22,6 +22,7 @@ from convvae.model.run_folder import RunFolder
 from convvae.training import run as train_module
 from convvae.training.holdout import load_images
 from convvae.training.loop import BatchPlan
+from convvae.training.recipes import load_recipe
 from convvae.training.run import resolve, train
 
 
@@ -149,8 +150,7 @@ def test_stopped_anywhere_and_resumed_it_ends_the_same_to_the_bit(
 SCRIPT = """
 import sys, os, signal
 from pathlib import Path
-from convvae.config import TrainConfig, load_recipe
-from convvae.data.pixels import to_unit
+from convvae.config import TrainConfig
 from convvae.training import run as module
 finish = module.finish_epoch
 def finish_and_die(learner, means, plan, images, progress, run, watch):
@@ -286,7 +286,7 @@ def test_a_single_image_joins_the_last_batch():
 
 @pytest.mark.parametrize(("count", "drop_last"), [(1, False), (3, True)])
 def test_too_few_images_are_refused(count, drop_last):
-    with pytest.raises(ConfigError, match="lower --batch-size"):
+    with pytest.raises(ConfigError, match="lower `batch_size`"):
         BatchPlan(
             TrainConfig(data="digits", batch_size=4, drop_last=drop_last), torch.arange(count)
         )

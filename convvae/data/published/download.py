@@ -121,7 +121,7 @@ def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
             reasons.append(f"{mirror}: wrong content, {difference}")
     raise (ChecksumError if wrong_content else DownloadError)(
         f"{file.dataset}'s {published} could not be downloaded ({'; '.join(reasons)}); put the "
-        "files in a folder and name it with --data-dir or CONVVAE_DATA"
+        "files in a folder and name it with `data_dir` or CONVVAE_DATA"
     )
 
 

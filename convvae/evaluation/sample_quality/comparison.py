@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convvae import runtime
-from convvae.evaluation.encode import BATCH, batch_size, evaluating
+from convvae.evaluation.encode import BATCH, decoded_batches
 from convvae.evaluation.estimates import Estimate, Undefined
 from convvae.evaluation.sample_quality.features import FeatureSpace, feature_space
 from convvae.evaluation.sample_quality.measures import (
@@ -96,12 +96,10 @@ def _sample_features(
     """Features of a model's samples [N, F]; the samples themselves are not kept."""
     z = vae.prior.sample(count, runtime.generator(seed, "generate"))
     found: list[Tensor] = []
-    with evaluating(vae):
-        for part in z.split(batch_size(vae)):
-            mean = vae.decode(part.to(vae.device)).mean
-            if not mean.isfinite().all():
-                return Undefined("the model's samples are infinite or not a number")
-            found.append(_advance(progress, space(to_uint8(mean))))
+    for mean in decoded_batches(vae, z):
+        if not mean.isfinite().all():
+            return Undefined("the model's samples are infinite or not a number")
+        found.append(_advance(progress, space(to_uint8(mean))))
     return torch.cat(found)
 
 
