@@ -24,7 +24,8 @@ GROUPS: dict[str, frozenset[str]] = {
     name: frozenset(flags.split())
     for name, flags in {
         "model": "network latent_dims max_filters depth groups group_channels fold likelihood "
-        "variance posterior prior prior_components head_bias output_bias sampler",
+        "variance posterior prior prior_components head_bias output_bias sampler "
+        "temperature hold top",
         "data": "data data_dir limit image_size crop channels split part skip_bad validation "
         "augment binarize binarize_seed rec_testdata normal normal_part normal_limit abnormal",
         "optimisation": "epochs patience batch_size drop_last optimizer lr weight_decay "
@@ -47,22 +48,16 @@ REPEATED_WORDS = (
 )
 
 
-def group_of(setting: str, command: Collection[str]) -> str:
-    """The group of help in which a setting stands.
+def group_of(setting: str, command: Collection[str]) -> str | None:
+    """The group of help in which a setting stands; None for one that stands by itself.
 
     Args:
         setting: Its name.
         command: The names of all settings of the command.
-
-    Raises:
-        KeyError: it is in no group.
     """
     if setting in REPEATED and "model" in command:
         return REPEATED_GROUP
-    for name, members in GROUPS.items():
-        if setting in members:
-            return name
-    raise KeyError(setting)
+    return next((name for name, members in GROUPS.items() if setting in members), None)
 
 
 def grouped(
@@ -72,21 +67,19 @@ def grouped(
 
     Args:
         collect: What is called with the values by name.
-        flags: Its parameters, typed for tyro. Positional ones stand alone, before the groups.
+        flags: Its parameters, typed for tyro. Positional ones and those of no group
+            stand before the groups.
         kind: The class of the settings, which has their words.
-
-    Raises:
-        KeyError: a flag is in no group.
     """
     alone: list[inspect.Parameter] = []
     members: dict[str, list[inspect.Parameter]] = {name: [] for name in (*GROUPS, REPEATED_GROUP)}
     for flag in flags:
         words = kind.model_fields[flag.name].description or ""
         rule = arg(prefix_name=False, help=words, help_behavior_hint=_default(flag, words))
-        shared = alone
-        if Positional not in get_args(flag.annotation):
-            shared = members[group_of(flag.name, kind.model_fields)]
-        shared.append(flag.replace(annotation=Annotated[flag.annotation, rule]))
+        group = group_of(flag.name, kind.model_fields)
+        positional = Positional in get_args(flag.annotation)
+        together = alone if group is None or positional else members[group]
+        together.append(flag.replace(annotation=Annotated[flag.annotation, rule]))
     shown = {f"group_{number}": item for number, item in enumerate(members.items()) if item[1]}
 
     def gather(**values: Any) -> dict[str, Any]:  # noqa: ANN401
