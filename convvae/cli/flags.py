@@ -125,7 +125,6 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
     hints = typing.get_type_hints(kind, include_extras=True)
     hints = {name: _choices(hint) for name, hint in hints.items()}
     parameters: list[inspect.Parameter] = []
-    help_lines = ["Args:"]
     for name, field in kind.model_fields.items():
         default = inspect.Parameter.empty if field.is_required() else field.get_default()
         parameters.append(
@@ -136,11 +135,7 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
                 annotation=_for_tyro(hints[name]),
             )
         )
-        help_lines.append(f"    {name}: {field.description}")
-    collect.__signature__ = inspect.Signature(parameters)
-    collect.__annotations__ = {name: _for_tyro(hints[name]) for name in kind.model_fields}
-    collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
-    return grouped(collect, kind)
+    return grouped(collect, parameters, kind)
 
 
 def _choices(hint: Any) -> Any:  # noqa: ANN401

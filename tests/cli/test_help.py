@@ -31,7 +31,7 @@ def test_help_shows_every_flag_in_its_group(command, width, monkeypatch, capsys)
     expected = ["options"]
     for name, field in settings.items():
         flag = command_lines.flag_of(name, field)
-        group = group_of(name, settings) + " options" if flag else "positional arguments"
+        group = f"{group_of(name, settings)} options" if flag else "positional arguments"
         assert re.search(rf"{flag}\b" if flag else rf"\b{name.upper()}\b", shown[group]), name
         expected.append(group)
     assert set(shown) == set(expected)
