@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from short_commands import shortened
 
 import convvae
 from convvae import errors
@@ -29,27 +30,6 @@ def blocks(language):
 def commands():
     lines = "".join(blocks("console")).splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith("convvae ")]
-
-
-def shortened(words):
-    """A training command with little to do: few images, one epoch, small images."""
-    if words[0] == "train" and "--resume" not in words:
-        return [
-            *words, "--limit", "128", "--epochs", "1", "--max-filters", "8",
-            "--no-preview", "--no-report",
-        ]  # fmt: skip
-    if words[0] in ("evaluate", "figures", "report"):
-        fewer = ["--quality", "30"] if "--quality" in words else []
-        return [*words, "--limit", "20", *fewer]
-    if words[0] == "encode":
-        return [*words, "--limit", "20"]
-    if words[0] == "anomalies":
-        words[words.index("--limit") + 1] = "20"
-    if words[0] == "explore":
-        # A server would not end by itself: see test_explorer_browser.py.
-        page = [] if "--html" in words else ["--html", "live.html"]
-        return [*words, "--limit", "20", *page]
-    return words
 
 
 def test_every_command_of_the_readme_runs_in_its_order(tmp_path, monkeypatch, mnist_dir, capsys):
@@ -117,8 +97,3 @@ def test_the_results_are_those_of_the_recorded_runs():
 def test_every_network_and_recipe_is_in_the_readme():
     for name in [*Network.__args__, *recipes()]:
         assert f"`{name}`" in README or f" {name} " in README, name
-
-
-def test_no_module_is_too_long():
-    for path in (ROOT / "convvae").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 500, path
