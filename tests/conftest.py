@@ -1,6 +1,7 @@
 """What several tests share: the real MNIST folder, a tiny trained run, and a strict CI."""
 
 import os
+import shutil
 from pathlib import Path
 
 # The models of the tests are tiny: a second thread only adds waiting. Set before torch starts, so
@@ -72,6 +73,40 @@ def chromium():
         pytest.skip("there is no chromium here: apt-get install chromium")
     with browser() as opened:
         yield opened
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the Hub: a folder for each repository."""
+    import huggingface_hub
+
+    root = tmp_path / "hub"
+
+    class HfApi:
+        def __init__(self, token=None):
+            self.token = token
+
+        def create_repo(self, repo_id, *, private, exist_ok):
+            assert exist_ok
+            if self.token == "wrong":
+                raise huggingface_hub.errors.HFValidationError("Bad\ntoken. And more.")
+            (root / repo_id).mkdir(parents=True, exist_ok=True)
+            (root / repo_id / "private").write_text(str(private))
+            return f"https://huggingface.co/{repo_id}"
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message):
+            assert "convvae" in commit_message
+            shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
+
+    def download(repo_id, filename, *, revision, token):
+        path = root / repo_id / filename
+        if not path.exists():
+            raise OSError(f"404: no {repo_id} at {revision}. Try later.")
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", HfApi)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return root
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from short_commands import shortened
 
 import convvae
 from convvae import errors
@@ -35,27 +36,6 @@ def blocks(language, page=README):
 def commands(page):
     lines = "".join(blocks("console", page)).splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith("convvae ")]
-
-
-def shortened(words):
-    """A training command with little to do: few images, one epoch, small images."""
-    if words[0] == "train" and "--resume" not in words:
-        return [
-            *words, "--limit", "128", "--epochs", "1", "--max-filters", "8",
-            "--no-preview", "--no-report",
-        ]  # fmt: skip
-    if words[0] in ("evaluate", "figures", "report"):
-        fewer = ["--quality", "30"] if "--quality" in words else []
-        return [*words, "--limit", "20", *fewer]
-    if words[0] == "encode":
-        return [*words, "--limit", "20"]
-    if words[0] == "anomalies":
-        words[words.index("--limit") + 1] = "20"
-    if words[0] == "explore":
-        # A server would not end by itself: see test_explorer_browser.py.
-        page = [] if "--html" in words else ["--html", "live.html"]
-        return [*words, "--limit", "20", *page]
-    return words
 
 
 @pytest.fixture
@@ -168,8 +148,3 @@ def test_every_part_and_recipe_has_its_line():
         assert name in REFERENCE["parts"], name
     for name in recipes():
         assert f"--recipe {name} " in REFERENCE["commands"], name
-
-
-def test_no_module_is_too_long():
-    for path in (ROOT / "convvae").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 500, path

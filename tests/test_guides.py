@@ -5,11 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_docs import ROOT, shortened
-from test_hub import hub  # noqa: F401
+from short_commands import shortened
 
 from convvae.cli.main import main
 
+ROOT = Path(__file__).parents[1]
 ELSEWHERE = ("tensorboard --logdir runs",)
 """Commands of other programs, which the guides name and these tests do not start."""
 
@@ -22,7 +22,7 @@ def steps(guide):
 
 @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="the tests run outside the repository")
 @pytest.mark.parametrize("guide", ["interchange.md", "tracking.md"])
-def test_every_step_of_a_guide_runs(guide, tmp_path, monkeypatch, capsys, hub):  # noqa: F811
+def test_every_step_of_a_guide_runs(guide, tmp_path, monkeypatch, capsys, hub):
     monkeypatch.chdir(tmp_path)
     names, found = {}, steps(guide)
     assert len(found) >= 4

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from test_weights import made
+from models import made
 
 from convvae.cli.main import main
 from convvae.errors import MissingExtraError, ModelMismatchError

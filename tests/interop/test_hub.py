@@ -1,9 +1,7 @@
 import json
-import shutil
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -16,38 +14,6 @@ from convvae.model.checkpoint import load_model
 def same(a, b):
     theirs = b.state_dict()
     return all(torch.equal(value, theirs[name]) for name, value in a.state_dict().items())
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A stand-in for the Hub: a folder for each repository."""
-    root = tmp_path / "hub"
-
-    class HfApi:
-        def __init__(self, token=None):
-            self.token = token
-
-        def create_repo(self, repo_id, *, private, exist_ok):
-            assert exist_ok
-            if self.token == "wrong":
-                raise huggingface_hub.errors.HFValidationError("Bad\ntoken. And more.")
-            (root / repo_id).mkdir(parents=True, exist_ok=True)
-            (root / repo_id / "private").write_text(str(private))
-            return f"https://huggingface.co/{repo_id}"
-
-        def upload_folder(self, *, repo_id, folder_path, commit_message):
-            assert "convvae" in commit_message
-            shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
-
-    def download(repo_id, filename, *, revision, token):
-        path = root / repo_id / filename
-        if not path.exists():
-            raise OSError(f"404: no {repo_id} at {revision}. Try later.")
-        return str(path)
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", HfApi)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    return root
 
 
 def test_a_model_is_saved_and_opened_again(finished_run, tmp_path):

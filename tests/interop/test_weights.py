@@ -10,28 +10,14 @@ import pytest
 import safetensors.torch
 import torch
 from foreign import Notebook, TorchVAE, trained
+from models import made
 
 from convvae.cli.main import main
-from convvae.config import ModelConfig
 from convvae.errors import ImageSizeError, ModelFileError, ModelMismatchError
 from convvae.interop.weights import export_npz, export_state_dict, export_torch_vae, import_weights
 from convvae.model.checkpoint import load_metadata, load_model, save_model
-from convvae.model.vae import VAE
 
 TOLERANCE = 1e-4
-
-
-def made(network, **settings):
-    """A model whose weights and statistics are all its own: nothing is left at 0 or 1."""
-    config = {"image_size": (16, 24), "channels": 3, "latent_dims": 3, "max_filters": 8}
-    vae = VAE(ModelConfig(**(config | {"network": network} | settings)))
-    vae.train()
-    for _ in range(2):
-        vae.decode(vae.encode(torch.rand(9, vae.config.channels, *vae.config.image_size)).location)
-    with torch.no_grad():
-        for parameter in vae.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return vae.eval()
 
 
 def equal(vae, other, but=()):

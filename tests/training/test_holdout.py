@@ -16,7 +16,7 @@ from convvae.training import loop
 from convvae.training import run as training_module
 from convvae.training.callbacks import Callback
 from convvae.training.holdout import MOST_HELD_OUT, held_out, load_run_images
-from convvae.training.recipes import load_recipe, recipes
+from convvae.training.recipes import load_recipe
 from convvae.training.run import train
 
 QUIET = Console(quiet=True)

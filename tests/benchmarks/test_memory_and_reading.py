@@ -1,0 +1,110 @@
+"""The benchmarks of memory, bounds, the explorer and reading."""
+
+import os
+import sys
+
+import pytest
+
+from benchmarks import (
+    bounds,
+    explorer,
+    ingest,
+    memory,
+    parallel,
+)
+
+
+def test_memory_has_a_row_for_every_epoch_and_the_pictures():
+    result = {"peak_mib": [1000.4, 1002.0], "pictures_mib": 1020.0}
+    assert memory.rows(result) == [["1", "1,000"], ["2", "1,002"], ["final pictures", "1,020"]]
+
+
+def test_memory_of_a_process_is_seen_until_it_ends():
+    assert memory.resident(os.getpid()) > 50
+    assert memory.resident(2**22 + 1) == 0
+
+
+def test_processes_are_compared_with_one_within_a_round():
+    result = {"cores": 2, "images_per_second": {"1": [100.0, 200.0], "2": [120.0, 180.0]}}
+    assert parallel.rows(result) == [
+        ["1 x 2 threads", "150 (100–200)", "1.00 (1.00–1.00)"],
+        ["2 x 1 threads", "150 (120–180)", "1.05 (0.90–1.20)"],
+    ]
+
+
+def test_commands_of_memory_and_of_processes_repeat_them():
+    for module, words in (
+        (bounds, ["--samples", "1,20"]),
+        (memory, ["--epochs", "2"]),
+        (parallel, ["--rounds", "2"]),
+    ):
+        options = module.parse(words)
+        assert module.parse(options.command().split()[3:]) == options
+
+
+def test_the_table_of_bounds_has_a_row_a_k():
+    bound = {"mean": -1234.567, "standard_error": 0.5}
+    run = {"samples": 1000, "seconds": 50.0, "peak_mib": 512.4, "bound": bound}
+    assert bounds.rows({"images": 100, "runs": [run]}) == [
+        ["1,000", "-1,234.57 ± 0.50", "50.0", "2.0", "2,000", "512"]
+    ]
+
+
+def test_bounds_are_measured_by_the_command_line(mnist_dir, tmp_path):
+    words = ["--images", "3", "--samples", "1,2", "--threads", "1", "--data-dir", str(mnist_dir)]
+    options = bounds.parse([*words, "--model", "mnist-2d", "--out", str(tmp_path / "b.json")])
+    found = bounds.evaluate(options, 2)
+    assert found["samples"] == 2
+    assert found["peak_mib"] > 50
+    assert found["bound"]["mean"] < 0
+
+
+def test_the_explorers_times_are_summed_up():
+    times = [*range(1, 101)]
+    found = explorer.summary(times[::-1])
+    assert found == {"events": 100, "median_ms": 50.5, "p95_ms": 95, "max_ms": 100}
+    assert explorer.summary([7.0])["p95_ms"] == 7
+
+
+def test_the_explorers_result_is_a_table_and_its_command_repeats_it():
+    options = explorer.parse(["--points", "50", "--events", "10"])
+    assert "--points 50 --events 10" in options.command()
+    times = explorer.summary([1.0, 2.0, 4.0])
+    result = {"points": 50, "open": times, "slider": times, "pointer": times, "all_events": times}
+    for row in explorer.rows(result):
+        assert len(row) == len(explorer.HEADER)
+        assert row[1:] == ["2.0", "4.0", "4.0", "3"]
+
+
+def test_the_rows_of_reading_images():
+    result = {
+        "images_per_second": {
+            "plain_loop": [100.0, 200.0, 150.0],
+            "data_loader": [50.0, 100.0, 75.0],
+            "convvae": [200.0, 400.0, 450.0],
+        },
+        "second_start_seconds": [1.0, 2.0, 3.0],
+        "second_start_process_seconds": [4.0, 5.0, 6.0],
+        "training": {"cache": [9.0, 10.0], "memory": [10.0, 10.0]},
+        "memory": [{"images": 10, "gib": 0.5, "own_mib": 600.2, "mapped_mib": 1000.0}],
+    }
+    rows = dict(ingest.rows(result))
+    assert rows["convvae ÷ Pillow loop"] == "2.00 (2.00–3.00)"
+    assert rows["convvae ÷ DataLoader"] == "4.00 (4.00–6.00)"
+    assert rows["second start: both parts ready, s"] == "2.00 (1.00–3.00)"
+    assert rows["cache ÷ memory"] == "0.95 (0.90–1.00)"
+    assert rows["reading and training, 10 images of 0.5 GiB"] == (
+        "own memory at most 600 MiB, mapped files 1,000 MiB"
+    )
+
+
+@pytest.mark.parametrize("work", ["plain_loop", "data_loader", "convvae_load"])
+def test_every_reader_reads_every_image(work, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVVAE_CACHE", str(tmp_path / "cache"))
+    ingest.make_folder(tmp_path / "small", 12)
+    assert ingest.WORKERS[work](tmp_path / "small")["seconds"] > 0
+
+
+def test_the_memory_of_a_command_is_watched(tmp_path):
+    command = [sys.executable, "-c", "import time; x = b'1' * 300_000_000; time.sleep(0.5)"]
+    assert 280 < ingest.watch(command, tmp_path)["own_mib"] < 900
