@@ -167,7 +167,7 @@ def test_the_help_lists_what_is_registered(capsys):
 
 def test_own_objectives_take_no_extras_of_the_elbo():
     register_copies()
-    with pytest.raises(ConfigError, match="mmd.* goes with .*elbo.* only"):
+    with pytest.raises(ConfigError, match=r"mmd.* goes with .*elbo.* only"):
         TrainConfig.checked({"data": "digits", "objective": "copy", "mmd": 1.0}, "train")
 
 
