@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from convvae import data
-from convvae.config import Size, TrainConfig, square
+from convvae.config import Size, TrainConfig
 from convvae.data.in_memory import IN_MEMORY, image_set
 from convvae.data.sources import prepared
 from convvae.errors import (
@@ -161,8 +161,10 @@ def train(
         crop=config.crop,
         limit=config.limit,
     )
-    parts = (holdout.binarized(found, split, config) for split in ("train", "test"))
-    return _train_with(config, holdout.divide(*parts, config), console, callbacks)
+    train_images = holdout.binarized(found, "train", config)
+    test_images = holdout.binarized(found, "test", config)
+    images = holdout.divide(train_images, test_images, config)
+    return _train_with(config, images, console, callbacks)
 
 
 def _check_names(settings: dict[str, Any]) -> None:
@@ -260,9 +262,9 @@ def load_images(
         >>> load_images(np.zeros((5, 28, 28, 3), np.uint8), image_size=8).images.shape
         torch.Size([5, 3, 8, 8])
     """
-    size = square(image_size)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     prepare = data.Preparation(
-        image_size=None if size is None else tuple(size),
+        image_size=size,
         channels=channels,
         crop=crop,
         split=split,
@@ -397,4 +399,4 @@ def _tiny() -> VAE:
     """A model for the examples above."""
     from convvae.config import ModelConfig
 
-    return VAE(ModelConfig(image_size=8, channels=1, latent_dims=2, max_filters=4)).eval()
+    return VAE(ModelConfig(image_size=(8, 8), channels=1, latent_dims=2, max_filters=4)).eval()

@@ -139,8 +139,9 @@ class Gaussian(Likelihood):
 
     Examples:
         >>> p = Gaussian(mean=torch.zeros(1, 2, 2), variance=0.5)
-        >>> p.log_prob(torch.zeros(1, 2, 2)) - p.log_prob(torch.ones(1, 2, 2))  # squared error
-        tensor(4.)
+        >>> zeros, ones = torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
+        >>> round(float(p.log_prob(zeros) - p.log_prob(ones)), 4)  # the squared error
+        4.0
 
     Args:
         mean: The means m, shape [..., C, H, W].
