@@ -40,6 +40,7 @@ from convvae.model.vae import VAE
 from convvae.training import holdout
 from convvae.training import run as training
 from convvae.training.callbacks import Callback
+from convvae.training.fine_tuning import settings_like
 from convvae.training.progress import TrainingDisplay
 from convvae.training.recipes import load_recipe
 
@@ -139,6 +140,8 @@ def train(
     _check_names(settings)
     if settings.get("recipe"):
         settings = {**load_recipe(settings["recipe"]), **settings}
+    if settings.get("init"):
+        settings = {**settings_like(settings["init"]), **settings}
     kept = settings.get("out") is not None
     settings = {"preview": kept, "report": kept, **settings}
     if isinstance(source, str | Path):

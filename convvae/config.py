@@ -311,6 +311,9 @@ class TrainConfig(Architecture):
     recipe: str | None = None
     """Start from the settings of a recipe; any flag overrides it."""
 
+    init: str | None = None
+    """Start from the weights of this model: a run folder, a model file or a pretrained name."""
+
     data_dir: UserPath | None = None
     """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
     limit: int | None = Field(default=None, ge=2)

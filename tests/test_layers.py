@@ -64,7 +64,7 @@ ROOMS = {
     ],
     "training": [
         "recipes", "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
-        "progress", "tensorboard", "loop", "records", "resuming", "run", "__init__",
+        "progress", "tensorboard", "loop", "records", "resuming", "fine_tuning", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "ingest", "store", "__init__",

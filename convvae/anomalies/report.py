@@ -30,9 +30,9 @@ FILES = ("scores.csv", "report.json", "worst.png")
 """What is written."""
 PICTURE_COLUMNS = 8
 """Images side by side in the picture of the worst."""
-NAMED = 20
+NAMES_PRINTED = 20
 """Flagged images that are printed by name."""
-LINE = 11
+CAPTION_LINE = 11
 """Characters of a line above a picture."""
 
 
@@ -280,12 +280,12 @@ def _say_flagged(source: Images, judgement: Judgement, score: str) -> None:
         return
     splits, sign = source.splits, SCORES[score].sign
     said = [f"flagged by {score}:"]
-    for place in flagged[:NAMED]:
+    for place in flagged[:NAMES_PRINTED]:
         value = f"{sign * judgement.score[place]:.4g}"
         trained = ", a training image" if splits[place] == "train" else ""
         said.append(f"  {_name(source, place)}: {value}, p {judgement.p[place]:.2g}{trained}")
-    if len(flagged) > NAMED:
-        said.append(f"  and {len(flagged) - NAMED} more in {FILES[0]}")
+    if len(flagged) > NAMES_PRINTED:
+        said.append(f"  and {len(flagged) - NAMES_PRINTED} more in {FILES[0]}")
     Console().print("\n".join(said), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -353,9 +353,9 @@ def _caption(source: Images, place: int) -> str:
     label = _label(source, place)
     if source.names is None:
         name = _name(source, place)
-        return name if label is None or len(name) <= LINE else f"#{place}\n{label}"
+        return name if label is None or len(name) <= CAPTION_LINE else f"#{place}\n{label}"
     name = Path(source.names[place]).name
-    short = name if len(name) <= LINE else f"…{name[1 - LINE :]}"
+    short = name if len(name) <= CAPTION_LINE else f"…{name[1 - CAPTION_LINE :]}"
     return short if label is None else f"{short}\n{label}"
 
 

@@ -159,7 +159,7 @@ def open_model(options: ModelOptions) -> tuple[VAE, ModelMetadata]:
         asked, actual = getattr(options, name), getattr(metadata.model, name)
         if asked not in (None, actual):
             raise ModelMismatchError(
-                f"--{name} {asked} contradicts the model {options.model}, which has {actual}; "
+                f"`{name}={asked}` contradicts the model {options.model}, which has {actual}; "
                 "leave the flag out, the model file knows"
             )
     return vae.to(pick_device(options.device)), metadata

@@ -154,7 +154,7 @@ def _for_tyro(hint: Any) -> Any:  # noqa: ANN401
                 return Positional[hint]
             case Flag(word=None):
                 return typing.Annotated[hint, arg(aliases=mark.aliases)]
-            case Flag(word=word):
+            case Flag(word=Word() as word):
                 return typing.Annotated[hint, _constructor(word)]
     return hint
 

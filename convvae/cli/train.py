@@ -13,8 +13,13 @@ def train(args: list[str]) -> None:
     """Train a model on images and write a run folder (--resume RUN continues one)."""
     folder = take_option(args, "--resume")
     if folder is None:
-        recipe = take_option(list(args), "--recipe")
-        config = parse(TrainConfig, args, "convvae train", load_recipe(recipe) if recipe else {})
+        recipe, init = (take_option(list(args), flag) for flag in ("--recipe", "--init"))
+        defaults = load_recipe(recipe) if recipe else {}
+        if init:
+            from convvae.training.fine_tuning import settings_like
+
+            defaults |= settings_like(init)
+        config = parse(TrainConfig, args, "convvae train", defaults)
     else:
         from convvae.training.resuming import settings_of
 

@@ -26,6 +26,7 @@ from convvae.model.run_folder import RunFolder, next_run_folder
 from convvae.model.vae import VAE
 from convvae.training.callbacks import Callback, Run, Together
 from convvae.training.cuda_graph import make_step
+from convvae.training.fine_tuning import start_from
 from convvae.training.holdout import RunImages, load_run_images
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.loop import BatchPlan, not_finite, train_epoch, validate
@@ -87,6 +88,8 @@ def train(
     if resume:
         run, progress = take_up(learner, images.source, resume, shown)
     else:
+        if config.init:
+            start_from(learner, config.init)
         run, progress = begin(learner, images, out)
     redrawn = config.binarize == "dynamic"
     pixels = images.source.images
@@ -209,7 +212,7 @@ def begin(learner: Learner, images: RunImages, folder: Path) -> tuple[RunFolder,
         OutputError: the folder cannot be made.
     """
     run, progress = RunFolder.create(folder), TrainingProgress()
-    if learner.config.output_bias == "mean":
+    if learner.config.output_bias == "mean" and not learner.config.init:
         learner.start_at(mean_pixel(images.source.images, images.rows))
     learner.save(run.resume, progress)
     return run, progress
