@@ -19,9 +19,9 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 # Tests whose numbers must not depend on the processor.
-NUMERIC := $(addprefix tests/test_,$(addsuffix .py,\
-	anomaly distributions encodings estimator evaluate exact latents learner model muon networks \
-	objectives probes samplequality samplers similarity train))
+NUMERIC := $(addprefix tests/,anomalies/test_scores.py distributions evaluation images/test_ssim.py \
+	model/test_objectives.py model/test_vae.py networks test_estimator.py test_exact.py \
+	$(addprefix training/,test_learner.py test_loop.py test_muon.py))
 # Instruction sets of PyTorch's own kernels and of oneDNN's, and threads: those of other machines.
 SETTINGS := ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=2 \
 	ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=2 \
