@@ -19,11 +19,9 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 # Tests whose numbers must not depend on the processor.
-NUMERIC := tests/distributions tests/model tests/networks tests/images/test_ssim.py \
-	tests/anomalies/test_scores.py tests/test_exact.py tests/test_estimator.py \
-	$(addprefix tests/evaluation/test_,$(addsuffix .py,\
-	encode evaluate fitted_priors latents probes sample_quality)) \
-	$(addprefix tests/training/test_,learner.py muon.py loop.py run.py)
+NUMERIC := $(addprefix tests/,anomalies/test_scores.py distributions evaluation images/test_ssim.py \
+	model/test_ladder.py model/test_objectives.py model/test_vae.py networks test_estimator.py test_exact.py \
+	$(addprefix training/,test_learner.py test_loop.py test_muon.py))
 # Instruction sets of PyTorch's own kernels and of oneDNN's, and threads: those of other machines.
 SETTINGS := ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=2 \
 	ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=2 \

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from tyro.conf import Positional
 
 from convvae.cli import main
+from convvae.config import Flag
 from convvae.training.recipes import recipes
 
 SMALL = {
@@ -86,7 +87,8 @@ def option_class(command):
 
 def flag_of(name, field):
     """A field's flag; None for a word without one."""
-    if any(item is get_args(Positional[int])[1] for item in field.metadata):
+    positional = get_args(Positional[int])[1]
+    if any(item is positional or item == Flag(positional=True) for item in field.metadata):
         return None
     names = [item.name for item in field.metadata if getattr(item, "name", None)]
     return f"--{names[0] if names else name.replace('_', '-')}"
