@@ -2,8 +2,8 @@
 
 Each is a thin layer over the room that does the work: `training.run`, `evaluation`, `data`. Images
 are NumPy arrays, torch tensors, or what `load_images` gives. An array is `[N, H, W]`,
-`[N, H, W, C]` or `[N, C, H, W]` with C from 1 to 4: uint8, or floats in [0, 1]. The axis with at most 4 places is
-C, and an array in which both axes could be is refused.
+`[N, H, W, C]` or `[N, C, H, W]` with C from 1 to 4: uint8, or floats in [0, 1]. The axis with at
+most 4 places is C, and an array in which both axes could be is refused.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from convvae.model.vae import VAE
 from convvae.training import holdout
 from convvae.training import run as training
 from convvae.training.callbacks import Callback
+from convvae.training.fine_tuning import settings_like
 from convvae.training.progress import TrainingDisplay
 from convvae.training.recipes import load_recipe
 
@@ -139,6 +140,8 @@ def train(
     _check_names(settings)
     if settings.get("recipe"):
         settings = {**load_recipe(settings["recipe"]), **settings}
+    if settings.get("init"):
+        settings = {**settings_like(settings["init"]), **settings}
     kept = settings.get("out") is not None
     settings = {"preview": kept, "report": kept, **settings}
     if isinstance(source, str | Path):
@@ -228,8 +231,8 @@ def load_images(
     """Images from anywhere: a published set, one's own files, or an array.
 
     An array is `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C from 1 to 4: uint8, bool,
-    uint16 (the high byte is kept), or floats in [0, 1] (rounded to the nearest of 256 levels). The axis
-    with at most 4 places is C; an array in which both could be is refused.
+    uint16 (the high byte is kept), or floats in [0, 1] (rounded to the nearest of 256 levels). The
+    axis with at most 4 places is C; an array in which both could be is refused.
 
     Args:
         source: A name such as `mnist`, a folder, archive, array file or table, `hf:OWNER/NAME`, or

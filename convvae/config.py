@@ -8,6 +8,8 @@ opening a file. Nothing here imports torch, so that the command line starts at o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -21,8 +23,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from tyro.conf import Positional, arg
-from tyro.constructors import PrimitiveConstructorSpec
 
 from convvae.errors import ConfigError, ImageSizeError
 from convvae.files import expand
@@ -32,6 +32,8 @@ from convvae.parts import (
     OBJECTIVE_NAMES,
     PRIOR_NAMES,
     WITHOUT_BATCH_STATISTICS,
+    Group,
+    groups_of,
 )
 
 MIN_SIDE = 8
@@ -52,11 +54,36 @@ ValidatedOn = Literal["validation", "test"]
 """Images that a run's `val_*` are of: training images held out, or the test images."""
 
 
+class Word(NamedTuple):
+    """How a value is written as a single word."""
+
+    metavar: str
+    """What stands for it in the help."""
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How the command line writes a setting, where that does not follow from its name and type."""
+
+    word: Word | None = None
+    """How its value is read, where the type does not say."""
+    positional: bool = False
+    """Whether it stands without a name."""
+    aliases: tuple[str, ...] = ()
+    """Other names, such as `--batchsize`."""
+
+
 def parse_size(text: str) -> tuple[int, int] | None:
     """Read `64` or `48x80` as (height, width), `native` as None.
 
     Raises:
         ValueError: the text is not one or two whole numbers joined by `x`.
+
+    Examples:
+        >>> parse_size("48x80"), parse_size("64"), parse_size("native")
+        ((48, 80), (64, 64), None)
     """
     if text == "native":
         return None
@@ -66,6 +93,11 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
+def size_in_words(size: tuple[int, int] | None) -> str:
+    """What `parse_size` reads: `native` or `48x80`."""
+    return "native" if size is None else f"{size[0]}x{size[1]}"
+
+
 def square(size: object) -> object:
     """A whole number as the height and width of a square; anything else as it is."""
     return (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
@@ -73,16 +105,8 @@ def square(size: object) -> object:
 
 Size = Annotated[tuple[int, int], BeforeValidator(square)]
 """Height and width; a single number is both."""
-ImageSize = Annotated[
-    Size | None,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="H[xW]",
-        instance_from_str=lambda words: parse_size(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, tuple),
-        str_from_instance=lambda size: ["native" if size is None else f"{size[0]}x{size[1]}"],
-    ),
-]
+ImageSize = Annotated[Size | None, Flag(Word("H[xW]", parse_size, size_in_words))]
+"""The size that images are brought to; None leaves it as it is."""
 
 
 def check_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -94,12 +118,12 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
     if min(size) < MIN_SIDE:
         raise ImageSizeError(
             f"images of {size[0]}x{size[1]} pixels are too small: the networks need at least "
-            f"{MIN_SIDE} a side; enlarge them with --image-size"
+            f"{MIN_SIDE} a side; enlarge them with `image_size`"
         )
     if max(size) > MAX_SIDE:
         raise ImageSizeError(
             f"images of {size[0]}x{size[1]} pixels are too large: at most {MAX_SIDE} a side; "
-            "shrink them with --image-size"
+            "shrink them with `image_size`"
         )
     return size
 
@@ -140,27 +164,8 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-class Group(NamedTuple):
-    """Latents of a ladder that are drawn together: a map of `channels` x `height` x `width`."""
-
-    name: str
-    """Resolution and number, such as 8x8.2."""
-    channels: int
-    height: int
-    width: int
-    start: int
-    """Place of the first of them in z."""
-
-    @property
-    def size(self) -> int:
-        """Number of latents."""
-        return self.channels * self.height * self.width
-
-
 MAX_OUTLINE = 512
 """Latents of a ladder's first groups that stand for an image where each is looked at."""
-LEAST_CELLS = 4
-"""The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
 
 
 class Architecture(Frozen):
@@ -216,14 +221,14 @@ class Architecture(Frozen):
         if self.prior == "vamp" and self.uses_batch_statistics:
             raise ValueError(
                 "prior vamp encodes learned images beside the real ones, and the batch "
-                f"normalisation of network {self.network} would mix them; use --network residual"
+                f"normalisation of network {self.network} would mix them; use `network='residual'`"
             )
         if self.prior == "vamp" and self.posterior != "diagonal":
-            raise ValueError("prior vamp mixes diagonal Gaussians; use --posterior diagonal")
+            raise ValueError("prior vamp mixes diagonal Gaussians; use `posterior='diagonal'`")
         if self.network == "ladder" and (self.posterior, self.prior) != ("diagonal", "normal"):
             raise ValueError(
                 "network ladder has Gaussian posteriors and priors of its own, group by group; "
-                "leave out --posterior and --prior"
+                "leave out `posterior` and `prior`"
             )
         if self.groups is not None and self.network != "ladder":
             raise ValueError(f"network {self.network} has no groups of latents; use ladder")
@@ -235,7 +240,12 @@ class Architecture(Frozen):
 
 
 class ModelConfig(Architecture):
-    """All that is needed to rebuild a model; stored inside every model file."""
+    """All that is needed to rebuild a model; stored inside every model file.
+
+    Examples:
+        >>> ModelConfig(image_size=(28, 20), channels=3).pixels  # C H W
+        1680
+    """
 
     image_size: Size
     """Height and width of the images, at least 8 each; a single number is both."""
@@ -257,24 +267,8 @@ class ModelConfig(Architecture):
         """The groups of a ladder's latents, from the coarsest to the finest; else none."""
         if self.network != "ladder":
             return ()
-        sizes = [(-(-self.image_size[0] // self.fold), -(-self.image_size[1] // self.fold))]
-        wanted = len(self.groups) if self.groups else None
-        while len(sizes) < wanted if wanted else min(sizes[0]) >= 2 * LEAST_CELLS:
-            height, width = sizes[0]
-            if height == width == 1:
-                raise ValueError(
-                    f"groups names {wanted} resolutions, but images of {self.image_size[0]}x"
-                    f"{self.image_size[1]} with a fold of {self.fold} have only {len(sizes)}"
-                )
-            sizes.insert(0, (-(-height // 2), -(-width // 2)))
-        counts = self.groups or [self.depth * (place + 1) for place in range(len(sizes))]
-        plan: list[Group] = []
-        for (height, width), count in zip(sizes, counts, strict=True):
-            for number in range(1, count + 1):
-                start = plan[-1].start + plan[-1].size if plan else 0
-                name = f"{height}x{width}.{number}"
-                plan.append(Group(name, self.group_channels, height, width, start))
-        return tuple(plan)
+        counts = self.groups or self.depth
+        return groups_of(self.image_size, self.fold, counts, self.group_channels)
 
     @property
     def outline(self) -> int:
@@ -293,7 +287,7 @@ class ModelConfig(Architecture):
             if self.latent_dims not in (LATENT_DIMS, total):
                 raise ValueError(
                     f"the groups of this ladder have {total} latents, not {self.latent_dims}: "
-                    "leave out --latent-dims, or set --groups and --group-channels"
+                    "leave out `latent_dims`, or set `groups` and `group_channels`"
                 )
             # The instance is frozen for others; this is still its making.
             object.__setattr__(self, "latent_dims", total)
@@ -304,7 +298,7 @@ class ModelConfig(Architecture):
         if self.network != "ladder" and self.latent_dims > self.pixels:
             raise ValueError(
                 f"{self.latent_dims} latents for images of {self.pixels} values: a latent space "
-                "larger than the image makes no sense; lower --latent-dims"
+                "larger than the image makes no sense; lower `latent_dims`"
             )
         return self
 
@@ -312,10 +306,13 @@ class ModelConfig(Architecture):
 class TrainConfig(Architecture):
     """One training run, whole; `convvae train --resume RUN` continues a stopped one."""
 
-    data: Positional[str]
+    data: Annotated[str, Flag(positional=True)]
     """Images: a name such as mnist, a folder, archive, array or table, or hf:OWNER/NAME."""
     recipe: str | None = None
     """Start from the settings of a recipe; any flag overrides it."""
+
+    init: str | None = None
+    """Start from the weights of this model: a run folder, a model file or a pretrained name."""
 
     data_dir: UserPath | None = None
     """Folder with the data files (else $CONVVAE_DATA, else downloaded)."""
@@ -325,7 +322,7 @@ class TrainConfig(Architecture):
     """Resize to this height and width, padding where the aspect differs."""
     crop: bool = False
     """Cut the images to the aspect of that size at the centre, instead of padding them."""
-    channels: Annotated[int | None, arg(aliases=["--nimg-channels"])] = Field(
+    channels: Annotated[int | None, Flag(aliases=("--nimg-channels",))] = Field(
         default=None, ge=1, le=4
     )
     """1 grey, 2 grey and alpha, 3 RGB, 4 RGBA (else 1 if all images are grey, 3 if not)."""
@@ -347,7 +344,7 @@ class TrainConfig(Architecture):
     """Passes over the images."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs that did no better on the validation images."""
-    batch_size: Annotated[int, arg(aliases=["--batchsize"])] = Field(
+    batch_size: Annotated[int, Flag(aliases=("--batchsize",))] = Field(
         default=128, ge=2, le=1_000_000
     )
     """Images per step."""
@@ -420,7 +417,7 @@ class TrainConfig(Architecture):
         if self.patience is not None and not self.validation:
             raise ValueError(
                 "patience counts epochs that did no better on the validation images, and none are "
-                "held out; use --validation 0.1"
+                "held out; use `validation=0.1`"
             )
         return self
 
@@ -431,14 +428,15 @@ class TrainConfig(Architecture):
         added = [name for name, value in extras.items() if value not in (None, 0.0)]
         if self.objective in ("iwae", "dreg") and (weighted or added):
             raise ValueError(
-                f"objective {self.objective} has no KL term of its own to weigh: leave out "
-                "--beta, --kl-schedule, --free-bits, --capacity and --mmd, or use --objective elbo"
+                f"objective {self.objective} has no KL term of its own to weigh: "
+                "leave out `beta`, `kl_schedule`, `free_bits`, `capacity` and `mmd`, or use "
+                "`objective='elbo'`"
             )
         if self.objective != "elbo" and added:
-            raise ValueError(f"{added[0]} goes with --objective elbo only")
+            raise ValueError(f"`{added[0]}` goes with `objective='elbo'` only")
         if self.capacity is not None and (self.free_bits or self.kl_schedule != "constant"):
             raise ValueError(
-                "capacity sets the KL by itself: leave out --free-bits and --kl-schedule"
+                "capacity sets the KL by itself: leave out `free_bits` and `kl_schedule`"
             )
         return self
 
@@ -446,19 +444,20 @@ class TrainConfig(Architecture):
     def _gradient_is_that_of_the_objective(self) -> Self:
         if self.objective == "dreg" and (self.posterior == "flow" or self.network == "ladder"):
             raise ValueError(
-                "objective dreg needs a Gaussian posterior of z as a whole; use --objective iwae"
+                "objective dreg needs a Gaussian posterior of z as a whole; use `objective='iwae'`"
             )
         if self.objective == "dreg" and self.uses_batch_statistics:
             raise ValueError(
                 "objective dreg takes the weight of a draw to depend on that draw alone, and the "
                 f"batch normalisation of network {self.network} mixes the draws, which makes its "
-                "gradient wrong; use --network residual, or --objective iwae"
+                "gradient wrong; use `network='residual'`, or `objective='iwae'`"
             )
         if self.objective in ("iwae", "dreg") and self.likelihood == "gaussian-optimal":
             raise ValueError(
                 "likelihood gaussian-optimal takes the variance that is best for the mean over the "
                 f"draws, which is not the best for the weighted draws of objective "
-                f"{self.objective}: its gradient would be wrong; use --likelihood gaussian-learned"
+                f"{self.objective}: its gradient would be wrong; use "
+                "`likelihood='gaussian-learned'`"
             )
         return self
 
@@ -477,7 +476,7 @@ class TrainConfig(Architecture):
                     "the normal prior"
                 )
         if self.mmd and self.prior != "normal":
-            raise ValueError("mmd compares the latents with the normal prior; use --prior normal")
+            raise ValueError("mmd compares the latents with the normal prior; use `prior='normal'`")
         return self
 
     def model(self, image_size: tuple[int, int], channels: int) -> ModelConfig:

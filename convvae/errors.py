@@ -132,7 +132,12 @@ class StoppedError(ConvvaeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)` where a known name is close, else nothing."""
+    """` (did you mean X?)` where a known name is close, else nothing.
+
+    Examples:
+        >>> did_you_mean("pold", ["pooled", "ladder"])
+        ' (did you mean pooled?)'
+    """
     close = difflib.get_close_matches(name.lower(), list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 

@@ -87,9 +87,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Examples:
         >>> from sklearn.datasets import load_digits
-        >>> X = load_digits().data
-        >>> ConvVAE(latent_dims=2, epochs=1, random_state=0).fit_transform(X).shape
-        (1797, 2)
+        >>> X = load_digits().data[:100]
+        >>> ConvVAE(latent_dims=2, max_filters=8, epochs=1, random_state=0).fit_transform(X).shape
+        (100, 2)
     """
 
     n_features_in_: int

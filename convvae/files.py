@@ -73,13 +73,13 @@ def make_empty_folder(path: Path) -> None:
         raise OutputError(f"the folder {path} is not empty; name a new one")
 
 
-def check_free(paths: Iterable[Path], flag: str, *, overwrite: bool) -> None:
+def check_free(paths: Iterable[Path], setting: str, *, overwrite: bool) -> None:
     """Refuse to write over what is there, before the work.
 
     Args:
         paths: What a command would write.
-        flag: The flag that chooses another place.
-        overwrite: Whether `--overwrite` was given, by which what is there is replaced.
+        setting: Name of the setting that chooses another place.
+        overwrite: Whether what is there is replaced.
 
     Raises:
         OutputError: one of them exists.
@@ -88,8 +88,8 @@ def check_free(paths: Iterable[Path], flag: str, *, overwrite: bool) -> None:
     if taken and not overwrite:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise OutputError(
-            f"{taken[0]}{more} would be replaced; choose another place with {flag}, or replace it "
-            "with --overwrite"
+            f"{taken[0]}{more} would be replaced; choose another place with `{setting}`, or "
+            "replace it with `overwrite=True`"
         )
 
 

@@ -1,4 +1,4 @@
-"""Names of the parts that a user chooses, and a place for names of one's own.
+"""Names of the parts that a user chooses, a place for names of one's own, and a ladder's groups.
 
 A setting names a part, the room of that part has a table from names to classes or functions, and
 `register` there adds to both. Settings are checked by the names alone, so that nothing here imports
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -102,3 +102,60 @@ PARTS_OF_A_MODEL = (NETWORK_NAMES, LIKELIHOOD_NAMES, PRIOR_NAMES)
 
 WITHOUT_BATCH_STATISTICS: set[str] = {"residual", "ladder"}
 """Networks in which no image sees another; the others normalise by the statistics of a batch."""
+
+
+class Group(NamedTuple):
+    """Latents of a ladder that are drawn together: a map of `channels` x `height` x `width`."""
+
+    name: str
+    """Resolution and number, such as 8x8.2."""
+    channels: int
+    height: int
+    width: int
+    start: int
+    """Place of the first of them in z."""
+
+    @property
+    def size(self) -> int:
+        """Number of latents."""
+        return self.channels * self.height * self.width
+
+
+LEAST_CELLS = 4
+"""The smaller side of the coarsest map of a ladder, where nothing else is asked for."""
+
+
+def groups_of(
+    image_size: tuple[int, int], fold: int, counts: tuple[int, ...] | int, channels: int
+) -> tuple[Group, ...]:
+    """The groups of a ladder's latents, from the coarsest to the finest.
+
+    Args:
+        image_size: Height and width of the images.
+        fold: Pixels a side of a cell of the finest map; every coarser one has half as many cells a
+            side.
+        counts: Groups per resolution, from the coarsest; or the number d, for d, 2d, 3d, ... on
+            maps that halve while their smaller side keeps `LEAST_CELLS` cells.
+        channels: Of every map.
+
+    Raises:
+        ValueError: there are more resolutions than the image can be halved.
+    """
+    sizes = [(-(-image_size[0] // fold), -(-image_size[1] // fold))]
+    wanted = None if isinstance(counts, int) else len(counts)
+    while len(sizes) < wanted if wanted else min(sizes[0]) >= 2 * LEAST_CELLS:
+        height, width = sizes[0]
+        if height == width == 1:
+            raise ValueError(
+                f"`groups` names {wanted} resolutions, but images of {image_size[0]}x"
+                f"{image_size[1]} with a fold of {fold} have only {len(sizes)}"
+            )
+        sizes.insert(0, (-(-height // 2), -(-width // 2)))
+    if isinstance(counts, int):
+        counts = tuple(counts * (place + 1) for place in range(len(sizes)))
+    plan: list[Group] = []
+    for (height, width), count in zip(sizes, counts, strict=True):
+        for number in range(1, count + 1):
+            start = plan[-1].start + plan[-1].size if plan else 0
+            plan.append(Group(f"{height}x{width}.{number}", channels, height, width, start))
+    return tuple(plan)

@@ -56,7 +56,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     """
     native = _has_bfloat16(device)
     if name == "bfloat16" and device.type == "cuda" and not native:
-        raise DeviceError("this GPU does not compute in bfloat16; use --precision float32")
+        raise DeviceError("this GPU does not compute in bfloat16; use `precision='float32'`")
     if name == "auto":
         return "bfloat16" if native else "float32"
     return name
@@ -111,8 +111,8 @@ def compile_networks(*networks: nn.Module) -> None:
     compiler = cpp_compiler()
     if shutil.which(compiler) is None:
         raise DeviceError(
-            f"--compile on needs a C++ compiler and {compiler} is not there; install it, "
-            "name yours in $CXX, or use --compile off"
+            f"`compile='on'` needs a C++ compiler and {compiler} is not there; install it, "
+            "name yours in $CXX, or use `compile='off'`"
         )
     for network in networks:
         network.compile()

@@ -1,54 +1,99 @@
-"""The README is true: its commands run, its Python runs, its tables and its tree match the code."""
+"""README and reference pages are true: commands and Python run, tables, tree and links match."""
 
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from short_commands import shortened
 
 import convvae
 from convvae import errors
-from convvae.cli.main import main
+from convvae.cli.main import COMMANDS, main
 from convvae.model.run_folder import RunFolder
-from convvae.parts import Network
+from convvae.parts import LikelihoodName, Network, ObjectiveName, PriorName
 from convvae.training.recipes import recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+REFERENCE = {
+    name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("commands", "parts", "tutorials")
+}
+MOST_WORDS = 900
+"""Of the README, which is for people who do not develop convvae."""
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "Makefile").exists(), reason="the tests run outside the repository"
 )
 
 
-def blocks(language):
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language, page=README):
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     return [text for kind, text in found if kind == language]
 
 
-def commands():
-    lines = "".join(blocks("console")).splitlines()
+def commands(page):
+    lines = "".join(blocks("console", page)).splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith("convvae ")]
 
 
-def test_every_command_of_the_readme_runs_in_its_order(tmp_path, monkeypatch, mnist_dir, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CONVVAE_DATA", str(mnist_dir.resolve()))
-    found = commands()
-    assert len(found) >= 9
-    for command in found:
-        words = shlex.split(command)[1:]
-        assert main(shortened(words)) == 0, (command, capsys.readouterr().err)
+@pytest.fixture
+def run_commands(tmp_path, monkeypatch, mnist_dir, capsys):
+    """Runs the commands of a page in an empty folder, which it returns."""
+
+    def run(page, least):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("CONVVAE_DATA", str(mnist_dir.resolve()))
+        found = commands(page)
+        assert len(found) >= least
+        for command in found:
+            words = shlex.split(command)[1:]
+            assert main(shortened(words)) == 0, (command, capsys.readouterr().err)
+        return tmp_path
+
+    return run
+
+
+def test_every_command_of_the_readme_runs_in_its_order(run_commands):
+    folder = run_commands(README, 5)
+    for written in ("runs/digits", "samples.png", "digits.html"):
+        assert (folder / written).exists(), written
+
+
+def test_every_command_of_the_reference_runs_in_its_order(run_commands):
+    folder = run_commands(REFERENCE["commands"], 20)
     for written in ("samples.png", "out/reconstructions-test.png", "runs/mnist-mlx-cvae"):
-        assert (tmp_path / written).exists(), written
+        assert (folder / written).exists(), written
 
 
-def test_the_python_of_the_readme_runs():
+def test_every_command_is_in_the_reference():
+    named = {shlex.split(command)[1] for command in commands(REFERENCE["commands"])}
+    assert named == set(COMMANDS)
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     (code,) = blocks("python")
-    names = {}
-    exec(code, names)
-    assert names["terms"].bound.shape == (16,)
+    lines = [line for line in code.splitlines() if line and not line.startswith(("from", "import"))]
+    assert len(lines) <= 10
+    exec(code.replace("epochs=10", "epochs=1"), {})
+    assert (tmp_path / "samples.png").stat().st_size > 1000
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) <= MOST_WORDS
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *Path(ROOT / "docs").glob("*.md")]
+)
+def test_what_a_page_links_to_is_there(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
 
 
 def test_make_targets_of_the_readme_exist():
@@ -58,7 +103,7 @@ def test_make_targets_of_the_readme_exist():
 
 
 def test_the_table_of_exit_codes_is_that_of_the_classes():
-    table = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", README, flags=re.MULTILINE))
+    table = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", REFERENCE["commands"], re.MULTILINE))
     expected = {str(kind.exit_code): kind for kind in errors.ConvvaeError.__subclasses__()}
     assert table.keys() == expected.keys() | {"0"}
     for code, kind in expected.items():
@@ -82,7 +127,8 @@ def test_the_results_are_those_of_the_recorded_runs():
         "mlx-cvae": ROOT / "convvae" / "pretrained" / "mlx-cvae",
         "lux-cvae": ROOT / "benchmarks" / "results" / "lux-cvae-5000",
     }
-    rows = re.findall(r"^\| `(\S+)`.*? \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
+    row = r"^\| `(\S+)`.*? \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$"
+    rows = re.findall(row, REFERENCE["tutorials"], re.MULTILINE)
     assert len(rows) == 6
     for name, epoch, published, ours in rows:
         recorded = next(
@@ -94,6 +140,11 @@ def test_the_results_are_those_of_the_recorded_runs():
         assert recorded <= float(published.replace(",", ""))
 
 
-def test_every_network_and_recipe_is_in_the_readme():
-    for name in [*Network.__args__, *recipes()]:
-        assert f"`{name}`" in README or f" {name} " in README, name
+def test_every_part_and_recipe_has_its_line():
+    for names in (Network, LikelihoodName, PriorName):
+        for name in get_args(names):
+            assert f"`{name}`" in REFERENCE["parts"], name
+    for name in get_args(ObjectiveName)[1:]:
+        assert name in REFERENCE["parts"], name
+    for name in recipes():
+        assert f"--recipe {name} " in REFERENCE["commands"], name

@@ -65,7 +65,7 @@ ROOMS = {
     ],
     "training": [
         "recipes", "holdout", "augment", "schedules", "muon", "learner", "cuda_graph", "callbacks",
-        "progress", "tensorboard", "loop", "records", "run", "__init__",
+        "progress", "tensorboard", "loop", "records", "resuming", "fine_tuning", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "ingest", "store", "__init__",
@@ -92,7 +92,7 @@ LONGER = {
     "explorer/drawing._words": 58,
     "interop/hub.model_card": 55,
     "cli/evaluate.evaluate": 54,
-    "training/run.train": 53,
+    "training/run.train": 55,
     "explorer/controls.__init__": 52,
     "explorer/drawing.__init__": 51,
 }

@@ -86,7 +86,7 @@ def test_a_gpu_without_bfloat16_refuses_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     cuda = torch.device("cuda")
     assert runtime.pick_precision("auto", cuda) == "float32"
-    with pytest.raises(DeviceError, match="--precision float32"):
+    with pytest.raises(DeviceError, match="`precision='float32'`"):
         runtime.pick_precision("bfloat16", cuda)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from convvae.anomalies.calibration import Judgement, judge
 from convvae.anomalies.scores import NEIGHBOUR_RANK, SCORES, Measured, measure
 from convvae.data import Images
+from convvae.data.images import class_name
 from convvae.data.progress import counting
 from convvae.errors import UsageError
 from convvae.evaluation.encode import batches
@@ -29,9 +30,9 @@ FILES = ("scores.csv", "report.json", "worst.png")
 """What is written."""
 PICTURE_COLUMNS = 8
 """Images side by side in the picture of the worst."""
-FLAGGED_NAMED = 20
+NAMES_PRINTED = 20
 """Flagged images that are printed by name."""
-NAME_LENGTH = 11
+CAPTION_LINE = 11
 """Characters of a line above a picture."""
 
 
@@ -93,15 +94,15 @@ def run(vae: VAE, request: Request, settings: AnomalySettings, folder: Path, wor
     count = int(chosen.sum())
     if count == 0:
         raise UsageError(
-            "no normal image is left to calibrate the scores: name others with --normal"
+            "no normal image is left to calibrate the scores: name others with `normal`"
         )
     found = _measured(vae, source, settings)
     theirs = chosen if among else _measured(vae, normal, settings, chosen)
     judgements = judge(found, theirs, abnormal, settings.false_alarms, request.judged)
     if settings.score not in judgements:
         raise UsageError(
-            f"--score {settings.score} is not defined: it needs more than {NEIGHBOUR_RANK} normal "
-            f"images and there are {count}; name more with --normal"
+            f"`score={settings.score!r}` is not defined: it needs more than {NEIGHBOUR_RANK} "
+            f"normal images and there are {count}; name more with `normal`"
         )
     found = found.first(request.judged)
     abnormal = None if abnormal is None else abnormal[: request.judged]
@@ -135,13 +136,13 @@ def is_abnormal(source: Images, chosen: tuple[str, ...]) -> Tensor:
         UsageError: the images have no labels, or none of that name.
     """
     if source.labels is None:
-        raise UsageError(f"{source.name} has no labels; leave out --abnormal")
+        raise UsageError(f"{source.name} has no labels; leave out `abnormal`")
     numbers = range(len(source.classes)) if source.classes else source.labels.unique().tolist()
-    known = {source.classes[n] if source.classes else str(n): n for n in numbers}
+    known = {class_name(source.classes, n): n for n in numbers}
     for label in chosen:
         if label not in known:
             raise UsageError(
-                f"--abnormal {label} is no label of {source.name}; there are {', '.join(known)}"
+                f"`abnormal={label!r}` is no label of {source.name}; there are {', '.join(known)}"
             )
     wanted = torch.tensor([known[label] for label in chosen])
     return torch.isin(source.labels, wanted)
@@ -221,7 +222,7 @@ def write_scores(
         columns["name"] = list(source.names[:count])
     if source.labels is not None:
         labels = source.labels[:count].tolist()
-        columns["label"] = [source.classes[n] for n in labels] if source.classes else labels
+        columns["label"] = [class_name(source.classes, n) for n in labels]
     if abnormal is not None:
         columns["abnormal"] = abnormal.int().tolist()
     columns["kl"] = found.encodings.kl.tolist()
@@ -279,12 +280,12 @@ def _say_flagged(source: Images, judgement: Judgement, score: str) -> None:
         return
     splits, sign = source.splits, SCORES[score].sign
     said = [f"flagged by {score}:"]
-    for place in flagged[:FLAGGED_NAMED]:
+    for place in flagged[:NAMES_PRINTED]:
         value = f"{sign * judgement.score[place]:.4g}"
         trained = ", a training image" if splits[place] == "train" else ""
         said.append(f"  {_name(source, place)}: {value}, p {judgement.p[place]:.2g}{trained}")
-    if len(flagged) > FLAGGED_NAMED:
-        said.append(f"  and {len(flagged) - FLAGGED_NAMED} more in {FILES[0]}")
+    if len(flagged) > NAMES_PRINTED:
+        said.append(f"  and {len(flagged) - NAMES_PRINTED} more in {FILES[0]}")
     Console().print("\n".join(said), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -352,9 +353,9 @@ def _caption(source: Images, place: int) -> str:
     label = _label(source, place)
     if source.names is None:
         name = _name(source, place)
-        return name if label is None or len(name) <= NAME_LENGTH else f"#{place}\n{label}"
+        return name if label is None or len(name) <= CAPTION_LINE else f"#{place}\n{label}"
     name = Path(source.names[place]).name
-    short = name if len(name) <= NAME_LENGTH else f"…{name[1 - NAME_LENGTH :]}"
+    short = name if len(name) <= CAPTION_LINE else f"…{name[1 - CAPTION_LINE :]}"
     return short if label is None else f"{short}\n{label}"
 
 
@@ -362,5 +363,4 @@ def _label(source: Images, place: int) -> str | None:
     """What the label of an image is called; None where there are no labels."""
     if source.labels is None:
         return None
-    number = int(source.labels[place])
-    return source.classes[number] if source.classes else str(number)
+    return class_name(source.classes, int(source.labels[place]))

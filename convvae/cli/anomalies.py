@@ -53,7 +53,7 @@ def anomalies(args: list[str]) -> None:
     from convvae.anomalies import report
 
     written = [options.outdir / name for name in report.FILES]
-    check_free(written, "--outdir", overwrite=options.overwrite)
+    check_free(written, "outdir", overwrite=options.overwrite)
     settings = report.AnomalySettings(
         model=options.model,
         score=options.score,

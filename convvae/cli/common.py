@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from convvae.cli.flags import as_flags
 from convvae.config import DeviceName, Frozen, UserPath
 from convvae.errors import ModelMismatchError
 
@@ -158,7 +159,7 @@ def open_model(options: ModelOptions) -> tuple[VAE, ModelMetadata]:
         asked, actual = getattr(options, name), getattr(metadata.model, name)
         if asked not in (None, actual):
             raise ModelMismatchError(
-                f"--{name} {asked} contradicts the model {options.model}, which has {actual}; "
+                f"`{name}={asked}` contradicts the model {options.model}, which has {actual}; "
                 "leave the flag out, the model file knows"
             )
     return vae.to(pick_device(options.device)), metadata
@@ -201,7 +202,7 @@ def fit_prior(
 def say_notes(notes: list[str]) -> None:
     """Print what an import or export left to be known, a line each."""
     for note in notes:
-        print(f"  {note}")
+        print(f"  {as_flags(note)}")
 
 
 class ImagesOptions(DataOptions):

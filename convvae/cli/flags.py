@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import PositionalMetavarFromFieldName
+from tyro.conf import Positional, PositionalMetavarFromFieldName, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from convvae.cli.help import OPTIONAL, grouped
-from convvae.config import Frozen
+from convvae.config import Flag, Frozen, Word
 from convvae.errors import UsageError
 from convvae.parts import Names
+
+_SETTING = re.compile(r"`(?P<name>[a-z][a-z_]*)(=(?P<value>[^`]*))?`")
+"""A setting in a message of the library, and perhaps its value."""
 
 Options = TypeVar("Options", bound=Frozen)
 
@@ -54,6 +59,26 @@ def parse(
             raise
         raise UsageError(f"{_first_words(printed.getvalue())} (see {command} --help)") from None
     return kind.checked(values, command)
+
+
+def as_flags(message: str) -> str:
+    """A message of the library with its settings as the command line writes them.
+
+    The library names a setting as Python does, between backticks: `batch_size`, `split='none'`,
+    `skip_bad=True`. Here they are --batch-size, --split none, --skip-bad.
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found["name"].replace("_", "-"), (found["value"] or "").strip("'")
+        match value:
+            case "" | "True":
+                return f"--{name}"
+            case "False":
+                return f"--no-{name}"
+            case _:
+                return f"--{name} {value}"
+
+    return _SETTING.sub(flag, message)
 
 
 def take_option(args: list[str], flag: str) -> str | None:
@@ -108,12 +133,12 @@ def _collector(kind: type[Frozen], defaults: Mapping[str, Any]) -> typing.Callab
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=defaults.get(name, default),
-                annotation=hints[name],
+                annotation=_for_tyro(hints[name]),
             )
         )
         help_lines.append(f"    {name}: {field.description}")
     collect.__signature__ = inspect.Signature(parameters)
-    collect.__annotations__ = {name: hints[name] for name in kind.model_fields}
+    collect.__annotations__ = {name: _for_tyro(hints[name]) for name in kind.model_fields}
     collect.__doc__ = "Collect.\n\n" + "\n".join(help_lines)
     return grouped(collect, kind)
 
@@ -124,6 +149,29 @@ def _choices(hint: Any) -> Any:  # noqa: ANN401
         if isinstance(rule, Names):
             return Literal[tuple(rule)]
     return hint
+
+
+def _for_tyro(hint: Any) -> Any:  # noqa: ANN401
+    """A type with its `Flag` in tyro's words."""
+    for mark in getattr(hint, "__metadata__", ()):
+        match mark:
+            case Flag(positional=True):
+                return Positional[hint]
+            case Flag(word=None):
+                return typing.Annotated[hint, arg(aliases=mark.aliases)]
+            case Flag(word=word):
+                return typing.Annotated[hint, _constructor(word)]
+    return hint
+
+
+def _constructor(word: Word) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=word.metavar,
+        instance_from_str=lambda words: word.read(words[0]),
+        is_instance=lambda _: True,
+        str_from_instance=lambda value: [word.write(value)],
+    )
 
 
 def _first_words(box: str) -> str:

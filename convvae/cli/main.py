@@ -1,7 +1,7 @@
 """The command line: `main` finds the command, and says its errors.
 
-An error that the user can mend is one line on stderr and the exit code of its class; `--debug` adds
-the traceback.
+An error that the user can mend is one line on stderr, its settings written as flags, and the exit
+code of its class; `--debug` adds the traceback.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from convvae.cli.evaluate import evaluate
 from convvae.cli.explore import explore
 from convvae.cli.export import export
 from convvae.cli.figures import figures
+from convvae.cli.flags import as_flags
 from convvae.cli.generate import generate
 from convvae.cli.import_ import import_
 from convvae.cli.info import info
@@ -53,7 +54,7 @@ def main(words: list[str] | None = None) -> int:
             raise
         if debug:
             traceback.print_exc()
-        print(f"convvae: {known}", file=sys.stderr)
+        print(f"convvae: {as_flags(str(known))}", file=sys.stderr)
         return known.exit_code
     except KeyboardInterrupt:
         print("convvae: interrupted", file=sys.stderr)

@@ -21,7 +21,7 @@ class ReconstructOptions(DataOptions):
     """Folder for reconstructions-train.png or reconstructions-test.png."""
     count: int = Field(default=64, ge=1, le=100_000)
     """Number of images, the first of the set."""
-    top: int | None = Field(default=None, ge=0)
+    top: int | None = Field(default=None, ge=1)
     """Decode so many groups of a ladder, the first ones; the others are left to the prior."""
     rows: int = Field(default=8, ge=1)
     """Rows of the grid."""

@@ -114,6 +114,11 @@ class ImageSet:
         return self.images.shape[3]
 
 
+def class_name(classes: Sequence[str] | None, label: int) -> str:
+    """What a label is called: the name of its class, else its number."""
+    return classes[label] if classes else str(label)
+
+
 def resize(images: Tensor, size: Size, *, crop: bool = False) -> Tensor:
     """Scale images to the largest size that fits `size` with their aspect, centred on black.
 
@@ -132,6 +137,11 @@ def resize(images: Tensor, size: Size, *, crop: bool = False) -> Tensor:
     Raises:
         ConfigError: a side of `size` is under 1.
         ImageSizeError: the images are so long or so wide that they would become a line of pixels.
+
+    Examples:
+        >>> white = torch.full((1, 1, 2, 4), 255, dtype=torch.uint8)  # twice as wide as high
+        >>> resize(white, (4, 4))[0, 0, :, 0]  # centred on black
+        tensor([  0, 255, 255,   0], dtype=torch.uint8)
     """
     height, width = size
     if min(height, width) < 1:

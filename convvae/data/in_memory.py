@@ -25,8 +25,9 @@ def image_set(values: NDArray[Any] | Tensor, split: Split = "train") -> ImageSet
 
     Args:
         values: `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C from 1 to 4: uint8, bool,
-            uint16 (the high byte is kept) or floats in [0, 1] (rounded to the nearest of 256 levels). The
-            axis with at most 4 places is C; an array in which both could be is refused.
+            uint16 (the high byte is kept) or floats in [0, 1] (rounded to the nearest of 256
+            levels). The axis with at most 4 places is C; an array in which both could be is
+            refused.
         split: What the images are called.
 
     Raises:

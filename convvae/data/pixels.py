@@ -9,7 +9,12 @@ from convvae import runtime
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 [..., C, H, W] in 0..255 -> float32 in [0, 1], on the same device."""
+    """uint8 [..., C, H, W] in 0..255 -> float32 in [0, 1], on the same device.
+
+    Examples:
+        >>> to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
     return images.to(torch.float32).div_(255)
 
 

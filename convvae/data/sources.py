@@ -85,12 +85,16 @@ def load(
         ImageSizeError: images of several sizes, and `prepare` chooses none.
         MissingExtraError: an optional library is not installed.
         OutputError: the cache cannot be written.
+
+    Examples:
+        >>> load("digits", "test", limit=3).images.shape
+        torch.Size([3, 1, 8, 8])
     """
     _check_request(name, split, limit)
     if name not in NAMES:
         return load_own(name, split, limit, prepare)
     if prepare.split != "auto":
-        raise ConfigError(f"{name} has test images of its own; leave out --split")
+        raise ConfigError(f"{name} has test images of its own; leave out `split`")
     found = _read(name, split, data_dir)
     if limit is not None and limit > len(found.images):
         raise ConfigError(
@@ -126,7 +130,7 @@ def stream(
         _check_known(name)
         return Stream.of(load_parts(name, part, prepare), part)
     if prepare.split != "auto":
-        raise ConfigError(f"{name} has test images of its own; leave out --split")
+        raise ConfigError(f"{name} has test images of its own; leave out `split`")
     splits: tuple[Split, ...] = ("test", "train") if part == "all" else (part,)
     if name not in PUBLISHED:
         sets = [_image_set(_read(name, split, data_dir), name, split) for split in splits]

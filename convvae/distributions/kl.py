@@ -16,6 +16,11 @@ def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
         Nats, shape [B, D].
 
     Source: Kingma & Welling 2014, appendix B, https://arxiv.org/abs/1312.6114
+
+    Examples:
+        >>> q = DiagonalGaussian(mu=torch.tensor([[2.0, 4.0]]), logvar=torch.zeros(1, 2))
+        >>> kl_per_latent(q, StandardNormal(2))  # mu^2 / 2 at variance 1
+        tensor([[2., 8.]])
     """
     assert q.mu.shape[-1] == p.latent_dims
     return -0.5 * (1 + q.logvar - q.mu**2 - torch.exp(q.logvar))

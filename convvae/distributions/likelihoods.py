@@ -137,6 +137,11 @@ class Gaussian(Likelihood):
 
     With variance 1/2 its negative logarithm is the squared error plus n/2 log(pi) for n pixels.
 
+    Examples:
+        >>> p = Gaussian(mean=torch.zeros(1, 2, 2), variance=0.5)
+        >>> p.log_prob(torch.zeros(1, 2, 2)) - p.log_prob(torch.ones(1, 2, 2))  # squared error
+        tensor(4.)
+
     Args:
         mean: The means m, shape [..., C, H, W].
         variance: The variance of a pixel, in units of squared intensity.

@@ -32,7 +32,13 @@ class Prior(nn.Module, ABC):
 
 
 class StandardNormal(Prior):
-    r"""Prior p(z) = N(z; 0, I) over D latents."""
+    r"""Prior p(z) = N(z; 0, I) over D latents.
+
+    Examples:
+        >>> at_zero = StandardNormal(2).log_prob(torch.zeros(5, 2))  # -D/2 log(2 pi)
+        >>> torch.equal(at_zero, torch.full((5,), -LOG_2PI))
+        True
+    """
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws z of shape [count, D] on the CPU, from `generator` or torch's global one."""

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from convvae.data import Images
+from convvae.data.images import class_name
 from convvae.errors import UsageError, missing_extra
 from convvae.evaluation.encode import Encodings
 from convvae.files import atomic, make_folder
@@ -43,7 +44,9 @@ def check(path: Path) -> None:
     """
     endings = (*WRITERS, MEANS_ALONE)
     if path.suffix not in endings:
-        raise UsageError(f"--out {path} must end in {', '.join(endings)}; choose one of them")
+        raise UsageError(
+            f"`out={str(path)!r}` must end in {', '.join(endings)}; choose one of them"
+        )
     if path.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise missing_extra("a Parquet file", "parquet")
     make_folder(path.parent)
@@ -148,7 +151,7 @@ def _write_rows(
     if source.labels is not None:
         columns["label"] = source.labels[start : start + count].tolist()
     if source.labels is not None and source.classes is not None:
-        columns["class"] = [source.classes[label] for label in columns["label"]]
+        columns["class"] = [class_name(source.classes, label) for label in columns["label"]]
     for name, values in found._asdict().items():
         array = pyarrow.array(values.flatten().numpy())
         wide = values.ndim == 2

@@ -17,7 +17,12 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, values: Tensor) -> Estimate:
-        """The estimate from a value per image, shape [N]."""
+        """The estimate from a value per image, shape [N].
+
+        Examples:
+            >>> Estimate.of(torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0])).mean
+            5.0
+        """
         error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
         return cls(float(values.mean()), error)
 

@@ -56,7 +56,7 @@ def fit_sampler(name: SamplerName, vae: VAE, images: Tensor, *, seed: int) -> Pr
     if vae.config.plan:
         raise ConfigError(
             "a ladder has a prior of each group given the groups above, and no density of its "
-            f"{vae.config.latent_dims:,} latents is fitted; leave out --sampler"
+            f"{vae.config.latent_dims:,} latents is fitted; leave out `sampler`"
         )
     z = draw_codes(vae, images, seed=seed)
     return fit_mixture(z, seed=seed) if name == "mixture" else fit_flow(z, seed=seed)

@@ -125,7 +125,7 @@ def reconstruct_from_top(vae: VAE, images: Tensor, groups: int) -> Tensor:
     Args:
         vae: The model.
         images: uint8, shape [N, C, H, W].
-        groups: How many, from the coarsest.
+        groups: How many, from the coarsest, at least 1.
 
     Returns:
         float32 in [0, 1], shape [N, C, H, W], on the CPU.

@@ -139,6 +139,12 @@ def interpolation(start: Tensor, end: Tensor, steps: int, route: Route = "straig
         z, shape [steps, D].
 
     Source: White 2016, https://arxiv.org/abs/1609.04468
+
+    Examples:
+        >>> interpolation(torch.zeros(2), torch.tensor([2.0, 4.0]), steps=3)
+        tensor([[0., 0.],
+                [1., 2.],
+                [2., 4.]])
     """
     t = torch.linspace(0, 1, steps, dtype=torch.float64).unsqueeze(1)
     a, b = start.double(), end.double()

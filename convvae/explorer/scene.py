@@ -10,6 +10,7 @@ from torch import Tensor
 from convvae import runtime
 from convvae.data import ImageSet
 from convvae.data.decode import Wanted
+from convvae.data.images import class_name
 from convvae.data.pixels import binarize_once, to_unit
 from convvae.evaluation import latents
 from convvae.evaluation.encode import decode, encode
@@ -107,7 +108,7 @@ class Scene:
 
     def class_name(self, label: int) -> str:
         """What a class is called."""
-        return str(label) if self._called is None else self._called[label]
+        return class_name(self._called, label)
 
     def kind(self, index: int) -> str:
         """The class of an image in words; empty without labels."""

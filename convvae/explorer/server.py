@@ -119,7 +119,7 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         raise PortError(
             f"cannot serve on port {port}: {os.strerror(error.errno or 0)}; name another with "
-            "--port, or leave it out to take any that is free"
+            "`port`, or leave it out to take any that is free"
         ) from error
     listening.setblocking(False)
     return listening

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from convvae import figures
+from convvae.data.images import class_name
 from convvae.data.pixels import to_unit
 from convvae.errors import UsageError, did_you_mean
 from convvae.evaluation import groups, latents
@@ -133,7 +134,7 @@ class Gallery:
 
     def class_name(self, label: int) -> str:
         """What a label is called."""
-        return str(label) if self.classes is None else self.classes[label]
+        return class_name(self.classes, label)
 
     def latent_name(self, latent: int) -> str:
         """What an axis along a latent is called."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convvae.data.images import class_name
 from convvae.figures.style import PALETTE, WIDTH, cell_inches, new_figure, number, styled, tile
 from convvae.images.sheets import to_rgba
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 MARKERS = "os^DvP*X<>"
 """A shape for every ten classes, which share the ten colours."""
-CLASSES_NAMED = 40
+NAMED = 40
 """Classes that are named in a scatter; of more, none is."""
 POINTS_AT_ONCE = 32
 """Latents one under another; more stand in a block beside."""
@@ -58,7 +59,7 @@ def scatter(
                 marker=MARKERS[place // len(PALETTE) % len(MARKERS)],
                 rasterized=True,
             )
-        if len(present) <= CLASSES_NAMED:
+        if len(present) <= NAMED:
             _name_classes(axes, points, labels, present, classes)
     axes.set_xlabel(axes_names[0])
     axes.set_ylabel(axes_names[1])
@@ -75,7 +76,7 @@ def _name_classes(
     classes: Sequence[str] | None,
 ) -> None:
     """Write every class at its median, on its colour, so that the ground may be light or dark."""
-    names = [str(label) if classes is None else classes[label] for label in present]
+    names = [class_name(classes, label) for label in present]
     medians = torch.stack([points[labels == label].median(0).values for label in present])
     span = (points.max(0).values - points.min(0).values).max().clamp_min(1e-6)
     places = _apart(medians / span, 0.016 * max(map(len, names)) + 0.02, 0.045) * span

@@ -32,7 +32,7 @@ def export_onnx(vae: VAE, metadata: ModelMetadata, folder: Path) -> list[Path]:
     size = sum(value.nbytes for value in vae.state_dict().values())
     if size > MAX_ONNX_BYTES:
         raise ModelMismatchError(
-            f"the weights are {size / 1e9:.1f} GB, and an ONNX file holds 2: use --format pt2"
+            f"the weights are {size / 1e9:.1f} GB, and an ONNX file holds 2: use `format='pt2'`"
         )
     written: list[Path] = []
     make_folder(folder)

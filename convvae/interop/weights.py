@@ -172,18 +172,18 @@ def _config(
         image_size = _square(layout, sizes.cells)
         notes.append(
             f"{sizes.cells} cells of features: images taken to be {image_size[0]}x{image_size[1]}; "
-            "--image-size says otherwise"
+            "`image_size` says otherwise"
         )
     elif math.prod(layout.cells(image_size)) != sizes.cells:
         h, w = layout.cells(image_size)
         raise ImageSizeError(
             f"images of {image_size[0]}x{image_size[1]} have {h}x{w} = {h * w} cells of features, "
-            f"the weights have {sizes.cells}; give another --image-size"
+            f"the weights have {sizes.cells}; give another `image_size`"
         )
     if likelihood is None:
         likelihood = layout.likelihood
         notes.append(
-            f"likelihood taken to be {likelihood}, as {layout.tool} trains; --likelihood says "
+            f"likelihood taken to be {likelihood}, as {layout.tool} trains; `likelihood` says "
             "otherwise"
         )
     if isinstance(layout, Notebook) and not layout.heads_are_named:
@@ -213,7 +213,7 @@ def _square(layout: Layout, cells: int) -> tuple[int, int]:
             if cells % h == 0
         ]
         raise ModelFileError(
-            f"{cells} cells of features are not square; give --image-size, one of "
+            f"{cells} cells of features are not square; give `image_size`, one of "
             f"{', '.join(sizes)}"
         )
     return side * layout.stride, side * layout.stride
@@ -245,13 +245,13 @@ def _check_exportable(config: ModelConfig, layout: Layout, name: str) -> list[st
     ):
         if found not in fitting:
             raise ModelMismatchError(
-                f"--format {name} is for models of {layout.tool}, whose {setting} is "
-                f"{' or '.join(fitting)}; this model's is {found}: --format pth or onnx take any"
+                f"`format={name!r}` is for models of {layout.tool}, whose {setting} is "
+                f"{' or '.join(fitting)}; this model's is {found}: `format='pth'` or onnx take any"
             )
     if any(side % layout.stride for side in config.image_size):
         height, width = config.image_size
         raise ModelMismatchError(
-            f"--format {name} is for sides that {layout.stride} divides, and the images of this "
-            f"model are {height}x{width}; --format pth or onnx take any"
+            f"`format={name!r}` is for sides that {layout.stride} divides, and the images of this "
+            f"model are {height}x{width}; `format='pth'` or onnx take any"
         )
     return ["not in the file: image size, likelihood, and the clamp of the log-variance"]

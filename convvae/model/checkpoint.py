@@ -120,9 +120,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
-def save_model(path: Path, vae: VAE, metadata: ModelMetadata) -> None:
-    """Write a model file, whole or not at all."""
-    save_tensors(path, vae.state_dict(), metadata.model_dump(mode="json"))
+def save_model(path: str | Path, vae: VAE, metadata: ModelMetadata) -> None:
+    """Write a model file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    save_tensors(Path(path), vae.state_dict(), metadata.model_dump(mode="json"))
 
 
 def load_metadata(model: str | Path) -> ModelMetadata:
@@ -144,7 +148,13 @@ def load_model(model: str | Path) -> tuple[VAE, ModelMetadata]:
         model: A run folder, a `.safetensors` file, or the name of a pretrained model.
 
     Raises:
-        ModelFileError: there is no such model, or its file is not whole.
+        ModelFileError: there is no such model, its file is not whole, or it names a part of one's
+            own that was not registered.
+
+    Examples:
+        >>> vae, metadata = load_model("mlx-cvae")
+        >>> vae.training, metadata.model.image_size
+        (False, (64, 64))
     """
     path = find_model(model)
     tensors, metadata = _load(path)

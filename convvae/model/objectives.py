@@ -121,6 +121,12 @@ def elbo(vae: VAE, x: Tensor, eps: Tensor | None = None) -> Terms:
         eps: Standard normal noise, shape [K, B, D]; one draw from torch's generator if absent.
 
     Source: Kingma & Welling 2014, equation 10, https://arxiv.org/abs/1312.6114
+
+    Examples:
+        >>> vae = VAE(ModelConfig(image_size=8, channels=1, latent_dims=2)).eval()
+        >>> terms = elbo(vae, torch.rand(5, 1, 8, 8))
+        >>> terms.bound.shape, torch.equal(terms.bound, terms.log_px - terms.kl)
+        (torch.Size([5]), True)
     """
     if eps is None:
         eps = torch.randn(1, len(x), vae.prior.latent_dims, device=x.device)
@@ -369,6 +375,10 @@ def loss(terms: Terms, beta: float | Tensor = 1.0) -> Tensor:
     r"""The plain objective: the mean over the batch of -log_px + beta kl, in nats per image.
 
     Source: beta from Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl
+
+    Examples:
+        >>> loss(Terms(log_px=torch.tensor([-3.0, -5.0]), kl=torch.tensor([1.0, 1.0])), beta=2.0)
+        tensor(6.)
     """
     return (beta * terms.kl - terms.log_px).mean()
 

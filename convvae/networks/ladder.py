@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from convvae.config import Group
 from convvae.networks.base import wide
+from convvae.parts import Group
 
 SHARPNESS = math.log(2)
 """Of the softplus that makes standard deviations: softplus(0) / ln 2 = 1."""

@@ -46,7 +46,7 @@ class BatchPlan:
         full, rest = divmod(count, config.batch_size)
         if full == 0 and (config.drop_last or rest < 2):
             raise ConfigError(
-                f"{count} images do not fill a batch of {config.batch_size}; lower --batch-size"
+                f"{count} images do not fill a batch of {config.batch_size}; lower `batch_size`"
             )
         self.epoch_images = full * config.batch_size if config.drop_last else count
         self.total_images = config.epochs * self.epoch_images
@@ -209,10 +209,10 @@ def not_finite(what: str, progress: TrainingProgress, run: RunFolder | None) -> 
     """The error for a number that is infinite or not one; the files of the last epoch stay."""
     where = f"{what} in epoch {progress.epoch + 1}"
     if run is None:
-        return NonFiniteLossError(f"{where}; train anew with a lower lr or with clip_norm=1")
+        return NonFiniteLossError(f"{where}; train anew with a lower `lr` or with `clip_norm=1`")
     last = run.last if progress.best_epoch else run.model
     kept = last if progress.epoch else run.resume
     return NonFiniteLossError(
         f"{where}; {kept} keeps the weights of epoch "
-        f"{progress.epoch}; start a new run with a lower --lr or with --clip-norm 1"
+        f"{progress.epoch}; start a new run with a lower `lr` or with `clip_norm=1`"
     )

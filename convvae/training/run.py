@@ -26,6 +26,7 @@ from convvae.model.run_folder import RunFolder, next_run_folder
 from convvae.model.vae import VAE
 from convvae.training.callbacks import Callback, Run, Together
 from convvae.training.cuda_graph import make_step
+from convvae.training.fine_tuning import start_from
 from convvae.training.holdout import RunImages, load_run_images
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.loop import BatchPlan, not_finite, train_epoch, validate
@@ -38,6 +39,7 @@ from convvae.training.records import (
     write_config,
     write_report,
 )
+from convvae.training.resuming import continued
 from convvae.training.tensorboard import TensorBoard
 
 
@@ -54,7 +56,8 @@ def train(
         config: Everything about the run.
         console: Where to show the settings, the progress and remarks, as the command does. Absent,
             progress and remarks go to standard output; `Console(quiet=True)` shows nothing.
-        resume: Continue the run in this folder; `config` is its own, perhaps with more epochs.
+        resume: Continue the run in this folder; `config` is its own, but for settings that leave
+            its result alone, see `convvae.training.resuming`.
         callbacks: What else watches the run, see `convvae.training.callbacks`.
         images: Images in memory, instead of those that `config.data` names.
 
@@ -63,13 +66,14 @@ def train(
 
     Raises:
         ConvvaeError: the settings, images or folder cannot be used, each with its own class.
+        UsageError: a setting would change the result of the run that is continued.
         NonFiniteLossError: the loss became infinite or not a number.
         StoppedError: Ctrl-C, SIGTERM, or a callback; everything is saved.
     """
     shown = console or Console()
     tensorboard = [TensorBoard()] if config.tensorboard else []
     watch = Together([TrainingDisplay(shown), *tensorboard, *callbacks])
-    config, device = resolve(config)
+    config, device = resolve(config if resume is None else continued(config, resume))
     out = config.out or _default_folder(config)
     if resume is None:
         RunFolder(out).check_free()
@@ -84,6 +88,8 @@ def train(
     if resume:
         run, progress = take_up(learner, images.source, resume, shown)
     else:
+        if config.init:
+            start_from(learner, config.init)
         run, progress = begin(learner, images, out)
     redrawn = config.binarize == "dynamic"
     pixels = images.source.images
@@ -206,7 +212,7 @@ def begin(learner: Learner, images: RunImages, folder: Path) -> tuple[RunFolder,
         OutputError: the folder cannot be made.
     """
     run, progress = RunFolder.create(folder), TrainingProgress()
-    if learner.config.output_bias == "mean":
+    if learner.config.output_bias == "mean" and not learner.config.init:
         learner.start_at(mean_pixel(images.source.images, images.rows))
     learner.save(run.resume, progress)
     return run, progress

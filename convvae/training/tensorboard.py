@@ -49,7 +49,7 @@ class TensorBoard(Callback):
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ModuleNotFoundError as error:
-            raise missing_extra("--tensorboard", "tensorboard") from error
+            raise missing_extra("`tensorboard=True`", "tensorboard") from error
         self._make_writer = SummaryWriter
         self._writer: SummaryWriter | None = None
 

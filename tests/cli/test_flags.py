@@ -1,10 +1,16 @@
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from convvae.cli.flags import parse, take_option
+import convvae
+from convvae import data
+from convvae.cli.flags import as_flags, parse, take_option
+from convvae.cli.main import main
 from convvae.config import TrainConfig
-from convvae.errors import ConfigError, UsageError
+from convvae.errors import ConfigError, ConvvaeError, UsageError
 
 
 def train_flags(*words, **defaults):
@@ -86,3 +92,81 @@ def test_native_undoes_a_recipes_size():
 def test_paths_of_the_user_are_written_out(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert train_flags("mnist", "--out=~/run").out == Path("/home/someone/run")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("lower `batch_size`, please", "lower --batch-size, please"),
+        ("use `split='none'` or `variance=0.1`", "use --split none or --variance 0.1"),
+        ("leave them out with `skip_bad=True`", "leave them out with --skip-bad"),
+        ("`bias_correction=False` contradicts", "--no-bias-correction contradicts"),
+        ("see `convvae train --help`", "see `convvae train --help`"),
+        ("of 'a=b' and a_b", "of 'a=b' and a_b"),
+    ],
+)
+def test_settings_of_a_message_become_flags(said, shown):
+    assert as_flags(said) == shown
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "setting", "flag"),
+    [
+        (
+            lambda: TrainConfig.checked({"data": "digits", "mmd": 1, "prior": "flow"}, "here"),
+            ["train", "digits", "--mmd", "1", "--prior", "flow"],
+            "use `prior='normal'`",
+            "use --prior normal",
+        ),
+        (
+            lambda: TrainConfig(data="digits", latent_dims=100).model((8, 8), 1),
+            ["train", "digits", "--latent-dims", "100"],
+            "lower `latent_dims`",
+            "lower --latent-dims",
+        ),
+        (
+            lambda: data.load("digits", "train", prepare=data.Preparation(split="0.5")),
+            ["train", "digits", "--split", "0.5"],
+            "leave out `split`",
+            "leave out --split",
+        ),
+        (
+            lambda: TrainConfig.checked({"data": "digits", "image_size": 7}, "here"),
+            ["train", "digits", "--image-size", "7"],
+            "enlarge them with `image_size`",
+            "enlarge them with --image-size",
+        ),
+    ],
+)
+def test_an_error_names_the_setting_in_python_and_the_flag_on_the_command_line(
+    make, words, setting, flag, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConvvaeError) as caught:
+        make()
+    assert setting in str(caught.value)
+    assert main(words) == type(caught.value).exit_code
+    said = capsys.readouterr().err
+    assert flag in said
+    assert setting not in said
+
+
+def test_messages_of_the_library_mark_settings_that_exist():
+    """A misspelt mark would become a flag that no command has."""
+    rooms = Path(convvae.__file__).parent
+    declared = "".join(path.read_text() for path in (rooms / "config.py", *rooms.glob("cli/*.py")))
+    marked = {
+        name
+        for path in rooms.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if '"' in line and '"""' not in line
+        for name in re.findall(r"`([a-z][a-z_]*)=[^`]*`", line)
+    }
+    assert {"split", "network", "objective", "overwrite", "features"} <= marked
+    for name in marked - {"text"}:
+        assert re.search(rf'^    {name}: |arg\(name="{name}"', declared, re.MULTILINE), name
+
+
+def test_settings_are_of_use_without_the_command_line():
+    code = "import sys, convvae.config; sys.exit('tyro' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

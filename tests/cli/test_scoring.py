@@ -212,11 +212,11 @@ def test_a_second_judgement_does_not_replace_the_first(here, tmp_path, capsys):
 
 def test_what_is_there_is_not_written_over(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    files.check_free([one, two], "--out", overwrite=False)
+    files.check_free([one, two], "out", overwrite=False)
     one.symlink_to("nowhere")
-    with pytest.raises(errors.OutputError, match=r"one would be replaced; .* with --out, or"):
-        files.check_free([one, two], "--out", overwrite=False)
+    with pytest.raises(errors.OutputError, match=r"one would be replaced; .* with `out`, or"):
+        files.check_free([one, two], "out", overwrite=False)
     two.write_text("")
     with pytest.raises(errors.OutputError, match="one and 1 more would be"):
-        files.check_free([one, two], "--out", overwrite=False)
-    files.check_free([one, two], "--out", overwrite=True)
+        files.check_free([one, two], "out", overwrite=False)
+    files.check_free([one, two], "out", overwrite=True)

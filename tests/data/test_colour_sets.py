@@ -100,11 +100,11 @@ def test_an_archive_without_the_records_is_refused(folder, monkeypatch):
 def test_a_mirror_is_asked_for_the_name_as_it_is(folder, monkeypatch):
     asked = []
 
-    def get(url):
+    def send(url, out):
         asked.append(url)
-        return b"not the file"
+        out.write(b"not the file")
 
-    monkeypatch.setattr("convvae.data.published.download._get", get)
+    monkeypatch.setattr("convvae.data.published.download._send", send)
     for name in ("svhn", "cifar10"):
         with pytest.raises(errors.ChecksumError, match="wrong content"):
             load(name, "test", data_dir=folder)

@@ -235,7 +235,7 @@ def test_another_set_under_the_same_file_names_is_refused(
     assert f"is not {wanted}'s {IMAGES}" in message
     known = packed or present != "kmnist"
     assert (f"is {present}'s {IMAGES}" if known else "is unknown content of") in message
-    assert "delete it, or name another folder with --data-dir or CONVVAE_DATA" in message
+    assert "delete it, or name another folder with `data_dir` or CONVVAE_DATA" in message
 
 
 def test_changed_content_names_both_digests(tmp_path: Path, sets: Sets):

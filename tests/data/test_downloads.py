@@ -194,7 +194,7 @@ def test_no_mirror_at_all_lists_each_reason(
     assert str(caught.value) == (
         f"mnist's {IMAGES}.gz could not be downloaded ({server.mirror('down')}: HTTP 503; "
         "http://127.0.0.1:9/: ConnectionError); put the files in a folder and name it with "
-        "--data-dir or CONVVAE_DATA"
+        "`data_dir` or CONVVAE_DATA"
     )
     assert kept(tmp_path) == []
 

@@ -111,7 +111,7 @@ def test_a_small_share_still_holds_one_out(tmp_path):
 def test_one_image(tmp_path):
     write(tmp_path / "one" / "a.png", picture(0))
     with pytest.raises(
-        errors.ConfigError, match=r"nothing can be held out of 1 image.*--split none"
+        errors.ConfigError, match=r"nothing can be held out of 1 image.*`split='none'`"
     ):
         load("one")
     assert len(load("one", prepare=WHOLE)) == 1
@@ -141,7 +141,7 @@ def test_images_of_many_sizes_need_one(pets):
     write(pets / "cat" / "99.png", picture(99, (9, 9)))
     with pytest.raises(errors.ImageSizeError) as caught:
         load("pets")
-    assert "cat/99.png is 9x9, others are 8x10; choose one with --image-size" in str(caught.value)
+    assert "cat/99.png is 9x9, others are 8x10; choose one with `image_size`" in str(caught.value)
     found = load("pets", prepare=Preparation(image_size=(6, 6), split="none"))
     assert found.images.shape == (21, 3, 6, 6)
     cropped = load("pets", prepare=Preparation(image_size=(6, 6), crop=True, split="none"))
@@ -172,7 +172,7 @@ def test_unreadable_files_are_listed_and_left_out_only_if_asked(pets, own_cache,
     assert "5 of 25 images cannot be read: cat/a.png (" in message
     assert "cat/b.jpg (not an image of a known format)" in message
     assert "and 2 more" in message
-    assert "--skip-bad" in message
+    assert "`skip_bad=True`" in message
     listed = next(own_cache.glob("*/bad.txt")).read_text().splitlines()
     assert [line.split(": ")[0] for line in listed] == [
         *("cat/a.png", "cat/b.jpg"),

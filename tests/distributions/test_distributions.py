@@ -1,11 +1,13 @@
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal
 from torch.distributions import kl_divergence as torch_kl
 
+import convvae
 from convvae.distributions import (
     HEADS,
     Bernoulli,
@@ -313,3 +315,9 @@ def test_flows_without_their_library_say_which_extra_brings_it(part, monkeypatch
     monkeypatch.setitem(sys.modules, "zuko.flows", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'convvae\[flows\]'"):
         part(2)
+
+
+def test_the_gaussian_density_is_written_once():
+    rooms = Path(convvae.__file__).parent
+    places = [path.name for path in rooms.rglob("*.py") if "2 * math.pi" in path.read_text()]
+    assert places == ["gaussian.py"]

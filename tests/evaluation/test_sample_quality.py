@@ -268,7 +268,7 @@ def test_other_weights_under_the_same_name_are_refused(monkeypatch):
 
 
 def test_a_space_refuses_images_that_it_was_not_made_for():
-    with pytest.raises(UsageError, match="3 channels; use --features inception"):
+    with pytest.raises(UsageError, match="3 channels; use `features='inception'`"):
         feature_space("mnist", 3, CPU)
     with pytest.raises(UsageError, match="2 channels"):
         feature_space("inception", 2, CPU)

@@ -64,7 +64,7 @@ def test_what_is_foreign_is_refused(path, headers, words):
 def test_a_port_in_use_is_said():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortError, match=f"port {port}: Address already in use; .*--port"):
+        with pytest.raises(PortError, match=f"port {port}: Address already in use; .*`port`"):
             listen(port)
 
 

@@ -78,7 +78,7 @@ def test_the_default_plan_follows_from_the_image_and_the_depth():
         ({"groups": (1,) * 9}, "only 4"),
         ({"groups": (2, 0)}, "at least one group"),
         ({"groups": ()}, "at least one group"),
-        ({"latent_dims": 5}, "leave out --latent-dims"),
+        ({"latent_dims": 5}, "leave out `latent_dims`"),
         ({"prior": "mixture"}, "Gaussian posteriors and priors of its own"),
         ({"posterior": "full"}, "Gaussian posteriors and priors of its own"),
         ({"network": "residual"}, "has no groups"),

@@ -168,7 +168,7 @@ def test_patience_ends_a_run_as_finished(config, losses):
 
 
 def test_patience_without_images_to_judge_by_is_refused():
-    with pytest.raises(ConfigError, match="none are held out; use --validation"):
+    with pytest.raises(ConfigError, match="none are held out; use `validation"):
         TrainConfig.checked({"data": "digits", "validation": 0, "patience": 3}, "here")
 
 

@@ -6,7 +6,7 @@ import torch
 
 from convvae.config import TrainConfig
 from convvae.errors import ModelFileError
-from convvae.model.objectives import elbo, loss
+from convvae.model.objectives import draw, elbo, loss
 from convvae.training.learner import Learner, TrainingProgress, without_bias_correction
 from convvae.training.schedules import (
     StepSettings,
@@ -216,3 +216,14 @@ def test_bfloat16_is_near_float32_and_keeps_float32_weights():
         assert {p.dtype for p in one.vae.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.005)
+
+
+def test_the_learner_keeps_the_average_of_the_optimal_variance():
+    one = learner(likelihood="gaussian-optimal", lr=1e-9, variance=0.3)
+    x, eps = batch()
+    p = draw(one.vae, x, eps).p
+    assert one.vae.head.variance.item() == pytest.approx(0.3)  # drawing alone changes nothing
+    one.step(x, eps, StepSettings(rate=1e-9, beta=1.0, images=0))
+    error = (x - p.mean).square().mean().item()
+    assert one.vae.head.variance.item() == pytest.approx(0.9 * 0.3 + 0.1 * error)
+    assert one.vae.state_dict()["head.variance"].item() == one.vae.head.variance.item()

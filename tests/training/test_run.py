@@ -286,7 +286,7 @@ def test_a_single_image_joins_the_last_batch():
 
 @pytest.mark.parametrize(("count", "drop_last"), [(1, False), (3, True)])
 def test_too_few_images_are_refused(count, drop_last):
-    with pytest.raises(ConfigError, match="lower --batch-size"):
+    with pytest.raises(ConfigError, match="lower `batch_size`"):
         BatchPlan(
             TrainConfig(data="digits", batch_size=4, drop_last=drop_last), torch.arange(count)
         )

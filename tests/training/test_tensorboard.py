@@ -101,6 +101,6 @@ def test_without_the_library_one_line_before_anything_is_made(tiny_config, monke
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)
     with pytest.raises(MissingExtraError, match=r"convvae\[tensorboard\]"):
         TensorBoard()
-    with pytest.raises(MissingExtraError, match="--tensorboard needs"):
+    with pytest.raises(MissingExtraError, match="`tensorboard=True` needs"):
         train(tiny_config.model_copy(update={"tensorboard": True}))
     assert not tiny_config.out.exists()

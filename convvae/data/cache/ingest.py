@@ -215,7 +215,7 @@ class _Ingestion:
                 raise ImageSizeError(
                     f"{self.source.title} has images of several sizes: "
                     f"{self.items[result.row].name} is {height}x{width}, others are "
-                    f"{self.shape[1]}x{self.shape[2]}; choose one with --image-size"
+                    f"{self.shape[1]}x{self.shape[2]}; choose one with `image_size`"
                 )
             assert channels == 3, "grey becomes RGB by itself"
             raise _ColourFoundError

@@ -96,9 +96,14 @@ class Npy(_Arrays):
         Raises:
             CorruptDataError: it is damaged, or no array of images.
         """
-        with _Reading(self.path), self.path.open("rb") as file:
-            shape, dtype = _header(file, str(self.path))
-            yield from self._numbered(shape, _rows(file, shape, dtype, str(self.path)), None)
+        with _Reading(self.path):
+            with self.path.open("rb") as file:
+                _header(file, str(self.path))
+            images = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            step = _rows_at_once(images.shape, images.dtype)
+            # Copied, so that a chunk is in memory once and no image hangs on the open file.
+            chunks = (np.array(images[row : row + step]) for row in range(0, len(images), step))
+            yield from self._numbered(images.shape, chunks, None)
 
 
 class Npz(_Arrays):
@@ -204,12 +209,17 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
+def _rows_at_once(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Rows of a few MiB."""
+    return max(1, _CHUNK_BYTES // max(1, math.prod(shape[1:]) * dtype.itemsize))
+
+
 def _rows(
     file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, where: str
 ) -> Iterator[np.ndarray]:
-    """The rows of an array, a few MiB at a time."""
+    """The rows of an array in a stream that has no map, a few MiB at a time."""
     size = math.prod(shape[1:]) * dtype.itemsize
-    step = max(1, _CHUNK_BYTES // max(1, size))
+    step = _rows_at_once(shape, dtype)
     for start in range(0, shape[0], step):
         count = min(step, shape[0] - start)
         data = file.read(count * size)

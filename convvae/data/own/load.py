@@ -140,7 +140,7 @@ def load_parts(word: str, part: Part, prepare: Preparation) -> list[ImageSet]:
     title, entry = _opened(word, prepare)
     tests, how = divide(entry, prepare.split, "test")
     if entry.facts["order"] == "listed":
-        raise ConfigError(f"{title} is not divided (--split none); choose --part train or test")
+        raise ConfigError(f"{title} is not divided (`split='none'`); choose `part='train'` or test")
     others, _ = divide(entry, prepare.split, "train")
     chosen = f"{tests.stop:,} test images and {others.stop - tests.stop:,} training images"
     _say(_summary(title, entry, chosen, how))
@@ -158,7 +158,7 @@ def _opened(word: str, prepare: Preparation) -> tuple[str, store.Entry]:
         raise CorruptDataError(
             f"{source.title}: {facts['bad_count']:,} of {facts['total']:,} images cannot be read: "
             f"{', '.join(facts['bad'])}{more}; mend or remove them, or leave them out with "
-            f"--skip-bad; all are listed in {entry.folder / 'bad.txt'}"
+            f"`skip_bad=True`; all are listed in {entry.folder / 'bad.txt'}"
         )
     return source.title, entry
 
@@ -198,13 +198,13 @@ def divide(entry: store.Entry, rule: str, split: Split) -> tuple[slice, str]:
             how = "as train and test of the source say"
         case _ if rule == "folders":
             raise ConfigError(
-                "--split folders needs the folders train and test at the top of the source (or a "
+                "`split='folders'` needs the folders train and test at the top of the source (or a "
                 "column split of those words); choose a share such as 0.1, or none"
             )
         case _:
             if total < 2:
                 raise ConfigError(
-                    f"nothing can be held out of {total} image; use --split none to test on the "
+                    f"nothing can be held out of {total} image; use `split='none'` to test on the "
                     "images of the training"
                 )
             share = SHARE if rule == "auto" else float(rule)
@@ -212,7 +212,7 @@ def divide(entry: store.Entry, rule: str, split: Split) -> tuple[slice, str]:
             how = f"the others held out by content, --split {share:g}"
     if not 0 < tests < total:
         raise ConfigError(
-            f"{tests} of {total} images are test images; both parts need some: use --split none"
+            f"{tests} of {total} images are test images; both parts need some: use `split='none'`"
         )
     return slice(0, tests) if split == "test" else slice(tests, total), how
 

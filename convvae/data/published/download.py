@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,7 @@ from convvae.errors import ChecksumError, CorruptDataError, DownloadError
 from convvae.files import atomic, expand, make_folder
 
 if TYPE_CHECKING:
+    from pooch import HTTPDownloader
     from requests import RequestException
     from rich.progress import Progress
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two parts of an answer."""
 _CHUNK = 1 << 16
+_ADVICE = "name a folder that you may write with CONVVAE_CACHE"
 
 
 def cache_folder() -> Path:
@@ -52,12 +53,11 @@ def download(file: PublishedFile, mirrors: tuple[str, ...], folder: Path) -> Pat
         DownloadError: no mirror had the file.
         OutputError: `folder` cannot be written.
     """
-    advice = "name a folder that you may write with CONVVAE_CACHE"
-    make_folder(folder, advice)
+    make_folder(folder, _ADVICE)
     data = _first_good(file, mirrors)
     kept, suffix = (data, ".gz") if file.digest_of_gz else (decompress(data, file.name), "")
     path = folder / f"{file.name}{suffix}"
-    with atomic(path, advice) as temporary:
+    with atomic(path, _ADVICE) as temporary:
         temporary.write_bytes(kept)
     return path
 
@@ -75,25 +75,27 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
         DownloadError: it is not there and could not be fetched.
         OutputError: `folder` cannot be written.
     """
+    import pooch
     from requests import RequestException
 
     path = folder / url.rpartition("/")[2]
     if path.is_file():
-        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        if pooch.file_hash(str(path)) != sha256:
             raise ChecksumError(f"{path} is not the file published at {url}; delete it")
         return path
-    advice = "name a folder that you may write with CONVVAE_CACHE"
-    make_folder(folder, advice)
-    try:
-        content = _get(url)
-    except RequestException as error:
-        raise DownloadError(
-            f"{url} could not be downloaded ({_short(error)}); put the file there yourself: {path}"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ChecksumError(f"{url} sent another file than was published; try again later")
-    with atomic(path, advice) as temporary:
-        temporary.write_bytes(content)
+    pooch.get_logger().setLevel("WARNING")  # `_send` says what is under way
+    with atomic(path, _ADVICE) as temporary:
+        try:
+            pooch.retrieve(url, sha256, temporary.name, temporary.parent, downloader=_send)
+        except RequestException as error:
+            raise DownloadError(
+                f"{url} could not be downloaded ({_short(error)}); put the file there yourself: "
+                f"{path}"
+            ) from error
+        except ValueError as error:
+            raise ChecksumError(
+                f"{url} sent another file than was published; try again later"
+            ) from error
     return path
 
 
@@ -107,7 +109,8 @@ def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
     for mirror in mirrors:
         url = f"{mirror}{published}"
         try:
-            data = _get(url)
+            _send(url, body := BytesIO())
+            data = body.getvalue()
             difference = file.difference(data, decompress(data, url))
         except RequestException as error:
             reasons.append(f"{mirror}: {_short(error)}")
@@ -121,7 +124,7 @@ def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
             reasons.append(f"{mirror}: wrong content, {difference}")
     raise (ChecksumError if wrong_content else DownloadError)(
         f"{file.dataset}'s {published} could not be downloaded ({'; '.join(reasons)}); put the "
-        "files in a folder and name it with --data-dir or CONVVAE_DATA"
+        "files in a folder and name it with `data_dir` or CONVVAE_DATA"
     )
 
 
@@ -134,8 +137,12 @@ def _short(error: RequestException) -> str:
     return "timed out" if isinstance(error, Timeout) else type(error).__name__
 
 
-def _get(url: str) -> bytes:
-    """The body of `url`, with a progress bar on a terminal and one plain line elsewhere.
+def _send(url: str, out: str | BytesIO, _: object = None) -> None:
+    """Write the body of `url`, with a progress bar on a terminal and one plain line elsewhere.
+
+    Args:
+        url: Where it is.
+        out: The file to write to.
 
     Raises:
         requests.RequestException: there was no whole answer.
@@ -146,16 +153,16 @@ def _get(url: str) -> bytes:
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(f"downloading {url}", soft_wrap=True, markup=False, highlight=False)
-        return _body(url, None)
+        _downloader(None)(url, out, None)
+        return
     with Progress(console=console, transient=True) as progress:
-        return _body(url, _Bar(progress, url))
+        _downloader(_Bar(progress, url))(url, out, None)
 
 
-def _body(url: str, bar: _Bar | None) -> bytes:
+def _downloader(bar: _Bar | None) -> HTTPDownloader:
     from pooch import HTTPDownloader
 
-    body = BytesIO()
-    fetch = HTTPDownloader(
+    return HTTPDownloader(
         # pooch takes any object with a tqdm bar's methods, but declares a bool.
         progressbar=cast("bool", bar),
         chunk_size=_CHUNK,
@@ -163,8 +170,6 @@ def _body(url: str, bar: _Bar | None) -> bytes:
         # A server that also compresses in transit would have the .gz unpacked on arrival.
         headers={"Accept-Encoding": "identity"},
     )
-    fetch(url, body, None)
-    return body.getvalue()
 
 
 class _Bar:

@@ -240,7 +240,7 @@ def not_that_file(file: PublishedFile, path: Path, difference: str) -> ChecksumE
     """The error for a file that is another than its name says."""
     return ChecksumError(
         f"{path} is not {file.dataset}'s {file.name}: {difference}; "
-        "delete it, or name another folder with --data-dir or CONVVAE_DATA"
+        "delete it, or name another folder with `data_dir` or CONVVAE_DATA"
     )
 
 
@@ -256,7 +256,7 @@ def _accept_unverified(file: PublishedFile, array: np.ndarray, content: bytes, p
     if array.shape != file.shape:
         raise CorruptDataError(
             f"{path} has shape {array.shape}, but {file.dataset}'s {file.name} has {file.shape}; "
-            "delete it, or name another folder with --data-dir or CONVVAE_DATA"
+            "delete it, or name another folder with `data_dir` or CONVVAE_DATA"
         )
     warnings.warn(
         f"{path} is used unverified: a digest of {file.dataset} is known only for its .gz",

@@ -107,7 +107,7 @@ class InceptionFeatures(FeatureSpace):
                 FeatureExtractorInceptionV3,
             )
         except ModuleNotFoundError as error:
-            raise missing_extra("--features inception", "fidelity") from error
+            raise missing_extra("`features='inception'`", "fidelity") from error
         except (ImportError, RuntimeError) as error:
             # torchvision, which it imports, does so where its build is not for this PyTorch.
             raise MissingExtraError(
@@ -145,15 +145,15 @@ def feature_space(name: str, channels: int, device: torch.device) -> FeatureSpac
         case "mnist":
             if channels != 1:
                 raise UsageError(
-                    f"--features mnist takes grey images, and the model's have {channels} "
-                    "channels; use --features inception"
+                    f"`features='mnist'` takes grey images, and the model's have {channels} "
+                    "channels; use `features='inception'`"
                 )
             return MnistFeatures(device)
         case "inception":
             if channels not in (1, 3):
                 raise UsageError(
-                    f"--features inception takes grey or colour images, and the model's have "
-                    f"{channels} channels; leave --quality out"
+                    f"`features='inception'` takes grey or colour images, and the model's have "
+                    f"{channels} channels; leave `quality` out"
                 )
             return InceptionFeatures(device)
         case _:
