@@ -19,9 +19,12 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 # Tests whose numbers must not depend on the processor.
-NUMERIC := $(addprefix tests/test_,$(addsuffix .py,\
-	anomaly distributions encodings estimator evaluate exact latents learner model muon networks \
-	objectives probes samplequality samplers similarity train))
+NUMERIC := tests/distributions tests/model tests/networks tests/anomalies/test_scores.py \
+	tests/evaluation/test_encode.py tests/evaluation/test_evaluate.py \
+	tests/evaluation/test_fitted_priors.py tests/evaluation/test_latents.py \
+	tests/evaluation/test_probes.py tests/evaluation/test_sample_quality.py \
+	tests/images/test_ssim.py tests/test_estimator.py tests/test_exact.py \
+	tests/training/test_learner.py tests/training/test_muon.py tests/training/test_run.py
 # Instruction sets of PyTorch's own kernels and of oneDNN's, and threads: those of other machines.
 SETTINGS := ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=2 \
 	ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=2 \
