@@ -19,9 +19,13 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 # Tests whose numbers must not depend on the processor.
-NUMERIC := $(addprefix tests/,anomalies/test_scores.py distributions evaluation images/test_ssim.py \
-	model/test_ladder.py model/test_objectives.py model/test_vae.py networks test_estimator.py test_exact.py \
-	$(addprefix training/,test_learner.py test_loop.py test_muon.py))
+NUMERIC := tests/distributions tests/networks tests/anomalies/test_scores.py \
+	tests/model/test_ladder.py tests/model/test_objectives.py tests/model/test_vae.py \
+	tests/evaluation/test_encode.py tests/evaluation/test_evaluate.py \
+	tests/evaluation/test_fitted_priors.py tests/evaluation/test_latents.py \
+	tests/evaluation/test_probes.py tests/evaluation/test_sample_quality.py \
+	tests/images/test_ssim.py tests/test_estimator.py tests/test_exact.py \
+	tests/training/test_learner.py tests/training/test_loop.py tests/training/test_muon.py
 # Instruction sets of PyTorch's own kernels and of oneDNN's, and threads: those of other machines.
 SETTINGS := ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default,OMP_NUM_THREADS=2 \
 	ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2,OMP_NUM_THREADS=2 \

@@ -148,3 +148,15 @@ def test_every_part_and_recipe_has_its_line():
         assert name in REFERENCE["parts"], name
     for name in recipes():
         assert f"--recipe {name} " in REFERENCE["commands"], name
+
+
+def test_every_test_that_is_named_is_there():
+    """In the Makefile, the README, CONTRIBUTING and the guides."""
+    pages = [ROOT / "Makefile", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    named = {
+        (page.name, path)
+        for page in pages
+        for path in re.findall(r"\btests/[\w/*]+(?:\.py)?", page.read_text())
+    }
+    assert len(named) > 20
+    assert {one for one in named if not any(ROOT.glob(one[1].rstrip("/")))} == set()

@@ -92,7 +92,7 @@ LONGER = {
     "explorer/drawing._words": 58,
     "interop/hub.model_card": 55,
     "cli/evaluate.evaluate": 54,
-    "training/run.train": 53,
+    "training/run.train": 55,
     "explorer/controls.__init__": 52,
     "explorer/drawing.__init__": 51,
 }

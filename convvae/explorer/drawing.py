@@ -29,7 +29,7 @@ MARK = "#e6007e"
 """Of the marks on the map."""
 INK_GREY = "#808790"
 """Of lines and words until the page says whether it is dark or light."""
-LINE_HEIGHT = 18
+LINE = 18
 """Height of a line of words under a picture, in pixels."""
 LETTER = 7
 """Width to reckon with for a letter of these words, in pixels."""
@@ -95,7 +95,7 @@ class Film:
         self.pitch = box + PICTURE_GAP
         self.source = ColumnDataSource(self._columns([], []), name=f"{name} pictures")
         # Letters stay as large as they are where the pictures become smaller.
-        words = LINE_HEIGHT * lines + (2 * PICTURE_GAP if shrinks else 0)
+        words = LINE * lines + (2 * PICTURE_GAP if shrinks else 0)
         across, down = slots * self.pitch - PICTURE_GAP, self.height + words
         self.figure = figure(
             name=name,

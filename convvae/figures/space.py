@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MARKERS = "os^DvP*X<>"
 """A shape for every ten classes, which share the ten colours."""
-CLASSES_NAMED = 40
+NAMED = 40
 """Classes that are named in a scatter; of more, none is."""
 POINTS_AT_ONCE = 32
 """Latents one under another; more stand in a block beside."""
@@ -59,7 +59,7 @@ def scatter(
                 marker=MARKERS[place // len(PALETTE) % len(MARKERS)],
                 rasterized=True,
             )
-        if len(present) <= CLASSES_NAMED:
+        if len(present) <= NAMED:
             _name_classes(axes, points, labels, present, classes)
     axes.set_xlabel(axes_names[0])
     axes.set_ylabel(axes_names[1])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from convvae import figures
 from convvae.errors import OutputError
-from convvae.figures.space import CLASSES_NAMED, _apart
+from convvae.figures.space import NAMED, _apart
 
 SIZES = [(1, 8, 8), (3, 8, 24), (4, 24, 8), (2, 9, 11)]
 
@@ -203,7 +203,7 @@ def test_a_scatter_names_every_class_at_its_median():
 
 
 def test_more_classes_than_colours_differ_by_shape_and_too_many_have_no_names():
-    labels = torch.arange(CLASSES_NAMED + 1)
+    labels = torch.arange(NAMED + 1)
     figure = figures.scatter(torch.randn(len(labels), 2), labels, None, ("a", "b"))
     assert texts(figure) == []
     first, _, tenth = (figure.axes[0].collections[i] for i in (0, 1, 10))
