@@ -102,6 +102,14 @@ def test_make_targets_of_the_readme_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def test_the_numeric_tests_of_the_makefile_exist():
+    listed = re.search(r"^NUMERIC := (.*?[^\\])$", (ROOT / "Makefile").read_text(), re.M | re.S)
+    assert listed is not None
+    named = [word for word in listed[1].split() if word != "\\"]
+    assert len(named) > 5
+    assert [word for word in named if not (ROOT / word).exists()] == []
+
+
 def test_the_table_of_exit_codes_is_that_of_the_classes():
     table = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", REFERENCE["commands"], re.MULTILINE))
     expected = {str(kind.exit_code): kind for kind in errors.ConvvaeError.__subclasses__()}
