@@ -48,46 +48,38 @@ REPEATED_WORDS = (
 )
 
 
-def group_of(setting: str, command: Collection[str]) -> str:
-    """The group of help in which a setting stands.
+def group_of(setting: str, command: Collection[str]) -> str | None:
+    """The group of help in which a setting stands; None for one that stands by itself.
 
     Args:
         setting: Its name.
         command: The names of all settings of the command.
-
-    Raises:
-        KeyError: it is in no group.
     """
     if setting in REPEATED and "model" in command:
         return REPEATED_GROUP
-    for name, members in GROUPS.items():
-        if setting in members:
-            return name
-    raise KeyError(setting)
+    return next((name for name, members in GROUPS.items() if setting in members), None)
 
 
 def grouped(
-    collect: Callable[..., dict[str, Any]], kind: type[Frozen]
+    collect: Callable[..., dict[str, Any]], flags: Sequence[inspect.Parameter], kind: type[Frozen]
 ) -> Callable[..., dict[str, Any]]:
     """A function for tyro whose help shows its flags in groups.
 
     Args:
         collect: What is called with the values by name.
-        kind: The class of the settings. Positional ones stand by themselves, before the groups.
-
-    Raises:
-        KeyError: a flag is in no group.
+        flags: Its parameters, typed for tyro. Positional ones and those of no group
+            stand before the groups.
+        kind: The class of the settings, which has their words.
     """
-    flags = inspect.signature(collect).parameters.values()
-    alone = [flag for flag in flags if Positional in get_args(flag.annotation)]
+    alone: list[inspect.Parameter] = []
     members: dict[str, list[inspect.Parameter]] = {name: [] for name in (*GROUPS, REPEATED_GROUP)}
     for flag in flags:
-        if flag not in alone:
-            words = kind.model_fields[flag.name].description or ""
-            rule = arg(prefix_name=False, help=words, help_behavior_hint=_default(flag, words))
-            members[group_of(flag.name, kind.model_fields)].append(
-                flag.replace(annotation=Annotated[flag.annotation, rule])
-            )
+        words = kind.model_fields[flag.name].description or ""
+        rule = arg(prefix_name=False, help=words, help_behavior_hint=_default(flag, words))
+        group = group_of(flag.name, kind.model_fields)
+        positional = Positional in get_args(flag.annotation)
+        together = alone if group is None or positional else members[group]
+        together.append(flag.replace(annotation=Annotated[flag.annotation, rule]))
     shown = {f"group_{number}": item for number, item in enumerate(members.items()) if item[1]}
 
     def gather(**values: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -101,7 +93,6 @@ def grouped(
     ]
     gather.__signature__ = inspect.Signature(parameters)
     gather.__annotations__ = {each.name: each.annotation for each in parameters}
-    gather.__doc__ = collect.__doc__
     return gather
 
 
