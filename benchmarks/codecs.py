@@ -41,7 +41,7 @@ def bits_per_dim(images: data.ImageSet, codec: dict[str, object]) -> float:
 
 def main() -> None:
     """Measure the codecs on the test images of a source."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", help="what `convvae train` takes")
     parser.add_argument("--split", default="auto")
     parser.add_argument("--out", type=Path)

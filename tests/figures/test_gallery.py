@@ -37,6 +37,7 @@ ROWS = [{"event": "epoch", "images": 9, "train_loss": 1, "val_loss": 1, "train_k
 def test_every_picture_has_a_title_and_words_and_umap_waits_to_be_asked():
     found = drawn(gallery(rows=ROWS))
     assert found.keys() == PICTURES.keys() - set(ON_REQUEST)
+    assert "of a ladder" in found.pop("levels")
     for name, picture in found.items():
         assert isinstance(picture, Picture), name
         assert picture.title
@@ -51,17 +52,19 @@ def test_every_picture_has_a_title_and_words_and_umap_waits_to_be_asked():
         {"posterior": "full"},
         {"prior": "mixture", "prior_components": 2},
         {"channels": 4},
+        {"network": "ladder", "latent_dims": 8, "groups": (1, 1), "group_channels": 2},
     ],
 )
 def test_any_model_has_its_pictures(model):
-    found = drawn(gallery(**model), ["scatter", "manifold", "traversals", "information"])
+    names = ["scatter", "manifold", "traversals", "information"]
+    found = drawn(gallery(**model), [*names, *(["levels"] if "groups" in model else [])])
     assert all(isinstance(picture, Picture) for picture in found.values())
 
 
 def test_one_image_without_a_label_leaves_out_what_makes_no_sense():
     found = drawn(gallery(count=1, labels=False))
     left_out = {name: why for name, why in found.items() if isinstance(why, str)}
-    assert left_out.keys() == {"curves", "tsne", "interpolations", "class-means"}
+    assert left_out.keys() == {"curves", "tsne", "levels", "interpolations", "class-means"}
     assert left_out["interpolations"] == "an interpolation needs two images"
     assert "no labels" in left_out["class-means"] or "have none" in left_out["class-means"]
     assert save_animations(gallery(count=1), None) == []

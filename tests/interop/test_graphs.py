@@ -34,7 +34,9 @@ def outputs(graph, x):
 
 @pytest.mark.parametrize("network", Network.__args__)
 def test_onnx_of_every_network_passes_the_checker_and_agrees_at_any_batch(network, tmp_path):
-    vae = made(network, **SMALL, **({"depth": 1} if network == "residual" else {}))
+    ladder = {"latent_dims": 8, "groups": (1, 1), "group_channels": 2}
+    more = {"residual": {"depth": 1}, "ladder": ladder}.get(network, {})
+    vae = made(network, **SMALL, **more)
     written = onnx_module.export_onnx(vae, facts_of(vae), tmp_path)
     assert [path.name for path in written] == ["encoder.onnx", "decoder.onnx", "vae.onnx"]
     for path, graph in zip(written, graphs.graphs(vae).values(), strict=True):
