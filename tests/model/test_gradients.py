@@ -247,5 +247,5 @@ def test_the_variance_that_fits_best_is_for_the_mean_over_the_draws_alone():
     found, exact = both(lambda log_px: log_px.logsumexp(0).mean())
     assert (found - exact).norm() > 0.1 * exact.norm()
     for objective in ("iwae", "dreg"):
-        with pytest.raises(ValidationError, match=r"use .*gaussian-learned"):
+        with pytest.raises(ValidationError, match="gaussian-learned"):
             settings(objective, network="residual", likelihood="gaussian-optimal")
