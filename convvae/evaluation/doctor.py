@@ -202,7 +202,7 @@ def of_run(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> list[Remar
     """
     epochs = [row for row in rows if row["event"] == "epoch"]
     logs = [row for row in rows if row["event"] == "log"]
-    return [*_weights(config), *_overfitting(epochs), *_spikes(logs)]
+    return [*_weights(config), *_overfitting(epochs), *_spikes(logs), *_skipped(epochs)]
 
 
 def _weights(config: TrainConfig) -> list[Remark]:
@@ -235,6 +235,20 @@ def _overfitting(epochs: Sequence[Mapping[str, Any]]) -> list[Remark]:
             f"overfitting: the {of} bound was best after epoch {best['epoch']} and had lost "
             f"{lost:.2f} nats by the last, while the training bound rose",
             f"{keep}more images, --augment flip-shift or fewer --max-filters delay it",
+        )
+    ]
+
+
+def _skipped(epochs: Sequence[Mapping[str, Any]]) -> list[Remark]:
+    """Whether steps were left out for their gradient."""
+    count = sum(row.get("skipped_steps", 0) for row in epochs)
+    if not count:
+        return []
+    what = "1 step was" if count == 1 else f"{count:,} steps were"
+    return [
+        Remark(
+            f"{what} left out, the gradient beyond --skip-norm",
+            "a few early ones are harmless; else raise it, or lower --lr",
         )
     ]
 

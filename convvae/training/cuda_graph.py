@@ -134,9 +134,11 @@ class CapturedStep:
 def make_step(learner: Learner, images: Tensor) -> Step:
     """The step for a device: recorded on a GPU of NVIDIA's kind, plain elsewhere.
 
+    Where steps may be left out it is plain too: that is decided anew at each of them.
+
     Args:
         learner: What learns.
         images: uint8, shape [N, C, H, W], on the learner's device.
     """
-    kind = CapturedStep if images.is_cuda else PlainStep
-    return kind(learner, images)
+    recorded = images.is_cuda and learner.config.skip_norm is None
+    return (CapturedStep if recorded else PlainStep)(learner, images)

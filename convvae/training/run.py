@@ -291,11 +291,14 @@ def finish_epoch(
         "seconds": progress.seconds,
         "images_per_second": progress.epoch_images / progress.seconds,
     }
+    if config.skip_norm is not None:
+        row["skipped_steps"] = int(learner.skipped)
     run.append_metrics(row)
     watch.epoch(row, vae)
 
     progress.next_epoch()
     learner.sums.zero_()
+    learner.skipped.zero_()
     metadata = facts_of(learner, progress, float(means.bound), images.validated_on)
     if images.held_out is None:
         save_model(run.model, vae, metadata)
