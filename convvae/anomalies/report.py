@@ -84,7 +84,6 @@ def run(vae: VAE, request: Request, settings: AnomalySettings, folder: Path, wor
         ImageSizeError: the images do not fit the model.
         OutputError: a file cannot be written.
     """
-    make_folder(folder)  # a place that cannot be written to is said before the work
     source, normal = request.source, request.normal
     abnormal = is_abnormal(source, settings.abnormal) if settings.abnormal else None
     among = isinstance(normal, Tensor)
@@ -96,14 +95,15 @@ def run(vae: VAE, request: Request, settings: AnomalySettings, folder: Path, wor
         raise UsageError(
             "no normal image is left to calibrate the scores: name others with `normal`"
         )
-    found = _measured(vae, source, settings)
-    theirs = chosen if among else _measured(vae, normal, settings, chosen)
-    judgements = judge(found, theirs, abnormal, settings.false_alarms, request.judged)
-    if settings.score not in judgements:
+    if settings.score == "latent_distance" and count <= NEIGHBOUR_RANK:
         raise UsageError(
             f"`score={settings.score!r}` is not defined: it needs more than {NEIGHBOUR_RANK} "
             f"normal images and there are {count}; name more with `normal`"
         )
+    make_folder(folder)  # a place that cannot be written to is said before the work
+    found = _measured(vae, source, settings)
+    theirs = chosen if among else _measured(vae, normal, settings, chosen)
+    judgements = judge(found, theirs, abnormal, settings.false_alarms, request.judged)
     found = found.first(request.judged)
     abnormal = None if abnormal is None else abnormal[: request.judged]
     report = {

@@ -32,6 +32,7 @@ def fails(finished_run, tmp_path, capsys):
         lines = capsys.readouterr().err.splitlines()
         assert code == error.exit_code, lines
         assert len(lines) == 1
+        assert not (tmp_path / "no").exists()
         return lines[0]
 
     return anomalies
