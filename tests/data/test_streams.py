@@ -135,6 +135,9 @@ def test_memory_does_not_grow_with_the_number_of_published_images(published, pac
 
         def work():
             stream = data.stream("mnist", data_dir=folder, prepare=Preparation((8, 8)))
+            before = len(sizes)
+            next(iter(stream.batches(100)))
+            assert len(sizes) == before + 1  # no batch is read before it is asked for
             assert sum(len(images) for _, images in stream.batches(100)) == count
 
         return peak(work)
