@@ -1,8 +1,11 @@
 """What several tests share: the real MNIST folder, a tiny trained run, and a strict CI."""
 
+import hashlib
 import os
 import shutil
 import signal
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 # The models of the tests are tiny: a second thread only adds waiting. Set before torch starts, so
@@ -13,7 +16,9 @@ import pytest
 import torch
 
 from benchmarks.browser import browser, executable
+from convvae import data
 from convvae.config import ModelConfig, TrainConfig
+from convvae.data.published.mnist import PUBLISHED
 from convvae.training.run import train
 
 SLOWEST = ("faults/", "test_docs", "test_distributed", "test_graphs", "explorer/", "benchmarks/")
@@ -38,6 +43,33 @@ def mnist_dir():
     if not folder:
         pytest.skip("CONVVAE_DATA does not name a folder with the real MNIST")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _fewer(mnist_dir, tmp_path_factory):
+    """The first images of the real MNIST as a set of their own: its folder, and what it holds."""
+    folder, parts = tmp_path_factory.mktemp("mnist"), {}
+    for split, count in (("train", 2048), ("test", 500)):
+        found = data.load("mnist", split, data_dir=mnist_dir, limit=count)
+        arrays = (found.images.squeeze(1).numpy(), found.labels.byte().numpy())
+        files = []
+        for file, values in zip(PUBLISHED["mnist"].files(split), arrays, strict=True):
+            header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+            content = header + values.tobytes()
+            (folder / file.name).write_bytes(content)
+            told = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            files.append(replace(file, shape=values.shape, digest=told))
+        parts[split] = tuple(files)
+    return folder, replace(PUBLISHED["mnist"], **parts)
+
+
+@pytest.fixture
+def fewer_digits(_fewer, monkeypatch):
+    """`mnist` is its first 2,048 and 500 images: for what would hold for any images."""
+    folder, known = _fewer
+    monkeypatch.setitem(PUBLISHED, "mnist", known)
+    monkeypatch.setenv("CONVVAE_DATA", str(folder))
+    return folder
 
 
 @pytest.fixture

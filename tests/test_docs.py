@@ -39,12 +39,11 @@ def commands(page):
 
 
 @pytest.fixture
-def run_commands(tmp_path, monkeypatch, mnist_dir, capsys):
+def run_commands(tmp_path, monkeypatch, fewer_digits, capsys):
     """Runs the commands of a page in an empty folder, which it returns."""
 
     def run(page, least):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("CONVVAE_DATA", str(mnist_dir.resolve()))
         found = commands(page)
         assert len(found) >= least
         for command in found:

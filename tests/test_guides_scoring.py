@@ -38,8 +38,7 @@ def shortened(line):
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_everything_in_a_guide_runs_in_its_order(name, tmp_path, monkeypatch, mnist_dir, capsys):
-    monkeypatch.setenv("CONVVAE_DATA", str(mnist_dir.resolve()))
+def test_everything_in_a_guide_runs_in_its_order(name, tmp_path, monkeypatch, fewer_digits, capsys):
     monkeypatch.chdir(tmp_path)
     text = (DOCS / f"{name}.md").read_text()
     names = {}

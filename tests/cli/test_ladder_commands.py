@@ -123,19 +123,6 @@ def test_a_model_without_groups_has_a_temperature_but_nothing_to_hold(tmp_path, 
     assert "none, being of network pooled" in capsys.readouterr().err
 
 
-def test_onnx_gives_the_same_reconstruction(run, tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
-    assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "onnx")]) == 0
-    vae, _ = load_model(run)
-    x = torch.rand(3, 1, 16, 16)
-    session = runtime.InferenceSession(str(tmp_path / "onnx" / "vae.onnx"))
-    found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
-    with torch.no_grad():
-        torch.testing.assert_close(
-            found, vae.decode(vae.encode(x).location).mean, rtol=1e-4, atol=1e-5
-        )
-
-
 def test_training_goes_on_from_a_model_with_its_architecture(run, tmp_path):
     out = tmp_path / "tuned"
     words = ["train", "digits", "--init", str(run), "--limit", "64", "--epochs", "1", "--cpu"]

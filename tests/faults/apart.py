@@ -20,6 +20,7 @@ _IMPORTED = (
     *("convvae.cli.main", "convvae.training.run", "convvae.api", "sklearn.datasets"),
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"),
     *("convvae.interop.weights", "convvae.anomalies.report", "convvae.figures.report"),
+    "torch._dynamo",  # which the first optimiser of a process imports
 )
 """What every fork would import."""
 

@@ -372,15 +372,13 @@ def test_combinations_of_settings_train(settings, tiny_config):
     assert load_metadata(run.path).epochs == 2
 
 
-def test_real_mnist_learns_fast(mnist_dir, tmp_path):
+def test_real_mnist_learns_fast(fewer_digits, tmp_path):
     """After six epochs of 2,048 images the loss is half of what the mean image would give."""
     config = TrainConfig.checked(
         {
             **load_recipe("lux-cvae"),
             "data": "mnist",
-            "data_dir": mnist_dir,
             "image_size": (32, 32),
-            "limit": 2048,
             "epochs": 6,
             "preview": False,
             "out": tmp_path / "run",
