@@ -38,6 +38,28 @@ def test_a_signal_ends_a_command_tidily(kind, error, monkeypatch, capsys, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+WHILE_IMPORTING = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "convvae.config":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from convvae.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line():
+    words = [sys.executable, "-c", WHILE_IMPORTING, "models"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == errors.StoppedError.exit_code
+    assert ended.stderr == "convvae: interrupted\n"
+    assert ended.stdout == ""
+
+
 def test_a_message_cannot_steer_the_terminal(monkeypatch, capsys):
     def work(_args):
         raise errors.ModelFileError("no \x1b[2J\x07 model")
