@@ -1,6 +1,6 @@
 """Faults done to convvae on purpose: what was tried, and how often it ended as it should.
 
-`python -m tests.faults` prints the table of all of them; a quick part runs in the suite. A module
+`python -m tests.faults` prints the tables of all of them; a quick part runs in the suite. A module
 of this folder that proves something has one function,
 
     def run(size: Size) -> list[Outcome]
@@ -59,6 +59,6 @@ class Size:
 QUICK, FULL = Size(full=False, seconds=1.0), Size(full=True, seconds=600.0)
 
 
-def proofs() -> dict[str, Callable[[Size], list[Outcome]]]:
+def proofs() -> dict[str, Callable[..., list[Outcome]]]:
     """Every module of the table, by its name."""
     return {name: importlib.import_module(f"{__name__}.{name}").run for name in MODULES}

@@ -1,4 +1,8 @@
-"""The table of faults: `python -m tests.faults [--quick | --full] [--into PAGE] [MODULE ...]`."""
+"""The tables of faults: `python -m tests.faults [--quick | --full] [--into PAGE] [MODULE ...]`.
+
+Each module has a table of its own, so that they can be made one at a time; of `fuzz`, which takes
+hours, `fuzz:READER` makes one line.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.faults import FULL, MODULES, QUICK, Outcome, proofs
+from tests.faults.seeds import READERS
 
-BEGIN, END = "<!-- the table of faults -->", "<!-- its end -->"
-"""Around the table in a page."""
+BEGIN, END = "<!-- faults: {} -->", "<!-- end of {} -->"
+"""Around the table of a module in a page."""
 HEAD = ("| fault | tried | as it should | what that means |", "| --- | ---: | ---: | --- |")
 
 
@@ -28,31 +33,47 @@ def main(words: list[str] | None = None) -> int:
     amount.add_argument("--quick", action="store_true", help="a few of each kind (as without)")
     amount.add_argument("--full", action="store_true", help="all of them")
     parser.add_argument("--seconds", type=float, help="of a proof without an end of its own")
-    parser.add_argument("--into", type=Path, metavar="PAGE", help="put the table into a page")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="put the tables into a page")
+    known = proofs()
+    modules = [*known, *(f"fuzz:{reader}" for reader in READERS if "fuzz" in known)]
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(MODULES))
     asked = parser.parse_args(words)
     size = FULL if asked.full else QUICK
     size = size if asked.seconds is None else replace(size, seconds=asked.seconds)
-    known = proofs()
-    if unknown := set(asked.modules) - set(known):
-        parser.error(f"no module {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    print(*HEAD, sep="\n", flush=True)
-    good, table = True, [*HEAD]
-    for name, prove in known.items():
-        if not asked.modules or name in asked.modules:
-            found = prove(size)
-            good = good and bool(found) and all(outcome.holds for outcome in found)
-            table += map(row, found)
-            print(*map(row, found), sep="\n", flush=True)
-    if asked.into is not None:
-        asked.into.write_text(placed("\n".join(table), asked.into.read_text()))
+    if unknown := set(asked.modules) - set(modules):
+        parser.error(f"no module {', '.join(sorted(unknown))}; there are {', '.join(modules)}")
+    good = True
+    for word in asked.modules or known:
+        name, _, part = word.partition(":")
+        found = known[name](size, part) if part else known[name](size)
+        good = good and bool(found) and all(outcome.holds for outcome in found)
+        rows = [row(outcome) for outcome in found]
+        print(*HEAD, *rows, sep="\n", flush=True)
+        if asked.into is not None:
+            asked.into.write_text(placed(name, rows, asked.into.read_text(), keep=bool(part)))
     return 0 if good else 1
 
 
-def placed(table: str, page: str) -> str:
-    """A page with a table in the place of the one that it has."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+def placed(name: str, rows: list[str], page: str, *, keep: bool = False) -> str:
+    """A page with the table of a module in the place of the one that it has.
+
+    Args:
+        name: The module.
+        rows: Lines of its new table.
+        page: The text of the page.
+        keep: Whether lines that it has of other faults stay.
+    """
+    begin, end = BEGIN.format(name), END.format(name)
+    before, rest = page.split(begin)
+    old, after = rest.split(end)
+    if keep:
+        new = {_fault(line) for line in rows}
+        rows = [*(line for line in old.split("\n")[3:-1] if _fault(line) not in new), *rows]
+    return "\n".join([f"{before}{begin}", *HEAD, *rows, f"{end}{after}"])
+
+
+def _fault(line: str) -> str:
+    return line.split("|")[1]
 
 
 if __name__ == "__main__":

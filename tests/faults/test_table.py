@@ -7,7 +7,7 @@ import pytest
 
 from tests import faults
 from tests.faults import Outcome
-from tests.faults.__main__ import BEGIN, END, HEAD, main, row
+from tests.faults.__main__ import BEGIN, END, HEAD, main, placed, row
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
@@ -55,17 +55,28 @@ def test_every_proof_has_its_function():
 def test_the_table_takes_its_place_in_a_page(one, tmp_path):
     one(Outcome("a", 1, 1, "whole"))
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\n| old |\n{END}\nafter\n")
+    begin, end = BEGIN.format("one"), END.format("one")
+    page.write_text(f"before\n{begin}\n| old |\n{end}\nafter\n")
     assert main(["--into", str(page)]) == 0
     lines = page.read_text().splitlines()
-    assert lines == [*("before", BEGIN, *HEAD), "| a | 1 | 1 | whole |", *(END, "after")]
+    assert lines == [*("before", begin, *HEAD), "| a | 1 | 1 | whole |", *(end, "after")]
+
+
+def test_a_line_made_alone_takes_the_place_of_the_one_before():
+    lines = [BEGIN.format("fuzz"), *HEAD, "| a | 1 | 1 | x |", "| b | 2 | 2 | x |"]
+    page = "\n".join([*lines, END.format("fuzz"), ""])
+    found = placed("fuzz", ["| a | 9 | 9 | x |"], page, keep=True).splitlines()
+    assert found[3:-1] == ["| b | 2 | 2 | x |", "| a | 9 | 9 | x |"]
+    assert placed("fuzz", ["| a | 9 | 9 | x |"], page).splitlines()[3:-1] == ["| a | 9 | 9 | x |"]
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="the tests run outside the repository")
-def test_the_page_has_a_table_in_which_all_holds():
-    table = PAGE.read_text().split(BEGIN)[1].split(END)[0].strip().splitlines()
-    assert tuple(table[:2]) == HEAD
-    assert len(table) > 10
-    for line in table[2:]:
+@pytest.mark.parametrize("name", faults.MODULES)
+def test_the_page_has_a_table_of_every_module_in_which_all_holds(name):
+    table = PAGE.read_text().split(BEGIN.format(name))[1].split(END.format(name))[0]
+    lines = table.strip().splitlines()
+    assert tuple(lines[:2]) == HEAD
+    assert len(lines) > 2
+    for line in lines[2:]:
         _, _, tried, passed, _, _ = re.split(r"(?<!\\)\|", line)
         assert tried == passed, line
