@@ -51,7 +51,7 @@ def figures(args: list[str]) -> None:
         data.images,
         data.labels,
         data.classes,
-        rows=run.read_metrics() if run else (),
+        rows=run.read_metrics(print) if run else (),
         pair=options.pair,
         seed=options.seed,
     )

@@ -54,7 +54,7 @@ def report(args: list[str]) -> None:
         data.images,
         data.labels,
         data.classes,
-        rows=run.read_metrics() if run else (),
+        rows=run.read_metrics(print) if run else (),
         walked=page.WALKED,
         seed=options.seed,
     )

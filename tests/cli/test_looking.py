@@ -56,6 +56,18 @@ def test_a_report_goes_into_the_run_folder_or_where_it_is_told(here, finished_ru
     assert (here / "a/b.html").exists()
 
 
+@pytest.mark.parametrize("words", [["figures", "run", "--only", "curves"], ["report", "run"]])
+def test_damaged_lines_of_the_metrics_are_said(words, here, finished_run, capsys):
+    (here / "run").mkdir()
+    for name in ("model.safetensors", "metrics.jsonl", "config.json"):
+        (here / "run" / name).write_bytes((finished_run.path / name).read_bytes())
+    lines = (here / "run/metrics.jsonl").read_text().splitlines()
+    lines[2] = lines[2].replace("1", "2")
+    (here / "run/metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert main([*words, "--limit", "9"]) == 0
+    assert "line 3 of run/metrics.jsonl is damaged and left out" in capsys.readouterr().out
+
+
 def test_a_model_trained_on_binarised_images_is_shown_such_images(here, monkeypatch):
     words = ["train", "digits", "--limit=64", "--max_filters=8", "--epochs=1", "--batchsize=32",
              "--likelihood=bernoulli", "--binarize=static", "--no-report", "--out=run"]  # fmt: skip
