@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,19 +42,31 @@ name => {
 """The content of a figure's first canvas, by the figure's name."""
 
 
-@pytest.fixture(scope="module")
-def address(finished_run):
+@contextmanager
+def served(*words):
+    """The process of the explorer and its address; it is killed at the end."""
     script = Path(sys.executable).with_name("convvae")
-    words = [script, "explore", finished_run.path, "digits", "--no-browser", "--limit", "60"]
     with subprocess.Popen(
-        [str(word) for word in words],
+        [script, "explore", *words, "--no-browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
         lines = iter(process.stdout.readline, "")
-        yield next(line.split()[1] for line in lines if line.startswith("open "))
+        yield process, next(line.split()[1] for line in lines if line.startswith("open "))
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def address(finished_run):
+    with served(finished_run.path, "digits", "--limit", "60") as (_, found):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address_of_a_ladder():
+    with served("photos", "digits", "--limit", "12") as (_, found):
+        yield found
 
 
 class Visit:
@@ -173,9 +186,9 @@ def test_an_image_can_be_dropped_on_the_page(visit):
     ],
     ids=["words", "truncated", "huge"],
 )
-def test_what_is_no_usable_image_is_said_on_the_page(visit, content, words):
-    file = {"name": "x.png", "mimeType": "image/png", "buffer": content}
-    visit.page.set_input_files("#chooser", file)
+def test_what_is_no_usable_image_is_said_on_the_page(visit, content, words, tmp_path):
+    (tmp_path / "x.png").write_bytes(content)
+    visit.page.set_input_files("#chooser", tmp_path / "x.png")
     visit.page.get_by_text(re.compile(words)).wait_for()
     before = visit.picture()
     visit.page.keyboard.press("r")
@@ -267,42 +280,27 @@ def test_a_tablet_has_everything_within_its_width(chromium, address):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_levels_of_a_ladder_can_be_looked_at(width, chromium):
-    script = Path(sys.executable).with_name("convvae")
-    words = [str(script), "explore", "photos", "digits", "--no-browser", "--limit", "12"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    try:
-        lines = iter(process.stdout.readline, "")
-        address = next(line.split()[1] for line in lines if line.startswith("open "))
-        visit = Visit(chromium, address, viewport={"width": width, "height": 844})
-        shown = "Bokeh.documents[0].get_model_by_name('strip pictures').data.words"
-        visit.page.get_by_role("button", name="levels").click()
-        visit.page.wait_for_function(
-            f"{shown}.includes('2 · 4x4') && {shown}.includes('12 · 16x16')"
-        )
-        visit.page.get_by_role("button", name="samples").click()
-        visit.page.wait_for_function(f"{shown}.includes('sample')")
-        strip = visit.picture("strip")
-        visit.page.get_by_role("button", name="draw again").click()
-        visit.until_it_changes("strip", strip)
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-        assert visit.wrong == []
-        visit.context.close()
-    finally:
-        process.kill()
-        process.communicate()
+def test_the_levels_of_a_ladder_can_be_looked_at(width, chromium, address_of_a_ladder):
+    visit = Visit(chromium, address_of_a_ladder, viewport={"width": width, "height": 844})
+    shown = "Bokeh.documents[0].get_model_by_name('strip pictures').data.words"
+    visit.page.get_by_role("button", name="levels").click()
+    visit.page.wait_for_function(f"{shown}.includes('2 · 4x4') && {shown}.includes('12 · 16x16')")
+    visit.page.get_by_role("button", name="samples").click()
+    visit.page.wait_for_function(f"{shown}.includes('sample')")
+    strip = visit.picture("strip")
+    visit.page.get_by_role("button", name="draw again").click()
+    visit.until_it_changes("strip", strip)
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert visit.wrong == []
+    visit.context.close()
 
 
 def test_a_page_whose_server_has_ended_says_so(chromium, finished_run):
-    script = Path(sys.executable).with_name("convvae")
-    words = [str(script), "explore", str(finished_run.path), "digits", "--no-browser"]
-    process = subprocess.Popen([*words, "--limit", "10"], stdout=subprocess.PIPE, text=True)
-    lines = iter(process.stdout.readline, "")
-    visit = Visit(chromium, next(line.split()[1] for line in lines if line.startswith("open ")))
-    process.kill()
-    process.communicate()
-    visit.page.get_by_text("The server has ended").wait_for()
-    visit.context.close()
+    with served(finished_run.path, "digits", "--limit", "10") as (process, address):
+        visit = Visit(chromium, address)
+        process.kill()
+        visit.page.get_by_text("The server has ended").wait_for()
+        visit.context.close()
 
 
 def test_the_standalone_page_works_from_disk_without_a_network(chromium, finished_run, tmp_path):
