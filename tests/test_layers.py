@@ -30,6 +30,9 @@ ROOMS = {
         "evaluate", "figures", "report", "explore", "info", "models", "import_", "export",
         "__init__", "anomalies", "encode", "main",
     ],
+    "config": [
+        "base", "settings", "__init__",
+    ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
         "own", "sources", "in_memory", "__init__", "rows",
