@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from convvae.config.base import Flag, Frozen, ImageSize, Size, UserPath, check_size
+from convvae.errors import ConfigError, did_you_mean, in_a_line
 from convvae.parts import (
     LIKELIHOOD_NAMES,
     NETWORK_NAMES,
@@ -36,6 +37,10 @@ ValidatedOn = Literal["validation", "test"]
 
 MAX_GROUPS = 100
 """Groups of latents of a ladder that may be named per resolution."""
+MOST_LABELS = 10_000
+"""Labels that a model may know."""
+NAMED_LABELS = 20
+"""Of them, those that a message names."""
 MAX_OUTLINE = 512
 """Latents of a ladder's first groups that stand for an image where each is looked at."""
 
@@ -64,7 +69,7 @@ class Architecture(Frozen):
     posterior: Literal["diagonal", "full", "flow"] = "diagonal"
     """q(z|x): a Gaussian with a diagonal or a full covariance, or one bent by a flow."""
     prior: Annotated[str, PRIOR_NAMES] = "normal"
-    """p(z): standard normal, a mixture of Gaussians or of posteriors (VampPrior), or a flow."""
+    """p(z): standard normal, a mixture (of posteriors: vamp), a flow; a Gaussian for each label."""
     prior_components: int = Field(default=100, ge=1, le=10_000)
     """Components of a mixture prior."""
 
@@ -111,6 +116,40 @@ class Architecture(Frozen):
         return self
 
 
+class Condition(Frozen):
+    """What a conditional model knows of an image beside its pixels: which of these labels it has.
+
+    y is the label as a vector of one 1 among zeros, shape [C] for C labels.
+    """
+
+    labels: tuple[str, ...] = Field(min_length=1, max_length=MOST_LABELS)
+    """What the labels are called, in their order in y."""
+    counts: tuple[Annotated[int, Field(ge=1)], ...]
+    """Training images of each label, from which p(y) follows."""
+
+    @model_validator(mode="after")
+    def _a_count_for_each(self) -> Self:
+        if len(self.counts) != len(self.labels) or len(set(self.labels)) != len(self.labels):
+            raise ValueError("each label of a model has a name of its own and a count")
+        return self
+
+    def place(self, label: str) -> int:
+        """Where a label is in y.
+
+        Raises:
+            ConfigError: the model does not know it.
+        """
+        if label not in self.labels:
+            known = ", ".join(map(in_a_line, self.labels[:NAMED_LABELS]))
+            more = len(self.labels) - NAMED_LABELS
+            raise ConfigError(
+                f"the model does not know the label {in_a_line(repr(label))}"
+                f"{did_you_mean(label, self.labels)}; it knows {known}"
+                + (f" and {more:,} more" if more > 0 else "")
+            )
+        return self.labels.index(label)
+
+
 class ModelConfig(Architecture):
     """All that is needed to rebuild a model; stored inside every model file.
 
@@ -123,6 +162,8 @@ class ModelConfig(Architecture):
     """Height and width of the images, at least 8 each; a single number is both."""
     channels: int = Field(ge=1, le=4)
     """Channels C of the images."""
+    condition: Condition | None = None
+    """The labels that the model is told; None of an unconditional one."""
 
     @property
     def pixels(self) -> int:
@@ -133,6 +174,11 @@ class ModelConfig(Architecture):
     @classmethod
     def _large_enough(cls, size: tuple[int, int]) -> tuple[int, int]:
         return check_size(size)
+
+    @model_validator(mode="after")
+    def _labels_where_they_are_needed(self) -> Self:
+        check_condition(self, conditional=self.condition is not None)
+        return self
 
     @property
     def plan(self) -> tuple[Group, ...]:
@@ -175,6 +221,20 @@ class ModelConfig(Architecture):
         return self
 
 
+def check_condition(model: Architecture, *, conditional: bool) -> None:
+    """Check that a prior fits a model that is told labels, or is not.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if model.prior == "conditional" and not conditional:
+        raise ValueError("prior conditional is one for each label; use `condition='label'` too")
+    if model.prior == "vamp" and conditional:
+        raise ValueError(
+            "prior vamp mixes posteriors of images that have no label; use `prior='conditional'`"
+        )
+
+
 class TrainConfig(Architecture):
     """One training run, whole; `convvae train --resume RUN` continues a stopped one."""
 
@@ -202,6 +262,8 @@ class TrainConfig(Architecture):
     """How one's own are divided: auto, folders (train, test), a share held out, or none."""
     skip_bad: bool = False
     """Leave out files that cannot be read."""
+    condition: Literal["label"] | None = None
+    """Tell the model the label y of each image: q(z|x,y), p(x|z,y); see the prior conditional."""
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training images held out to choose the kept weights, at most 5,000; 0: none."""
     augment: Augmentation = "none"
@@ -357,13 +419,20 @@ class TrainConfig(Architecture):
             raise ValueError("mmd compares the latents with the normal prior; use `prior='normal'`")
         return self
 
-    def model(self, image_size: tuple[int, int], channels: int) -> ModelConfig:
-        """The model that this run trains on images of that size.
+    @model_validator(mode="after")
+    def _labels_where_they_are_needed(self) -> Self:
+        check_condition(self, conditional=self.condition is not None)
+        return self
+
+    def model(
+        self, image_size: tuple[int, int], channels: int, condition: Condition | None = None
+    ) -> ModelConfig:
+        """The model that this run trains on images of that size, and with those labels.
 
         Raises:
             ConfigError: the settings do not fit the images.
             ImageSizeError: the images are smaller than `MIN_SIDE`.
         """
         chosen = {name: getattr(self, name) for name in Architecture.model_fields}
-        of_images = {"image_size": image_size, "channels": channels}
+        of_images = {"image_size": image_size, "channels": channels, "condition": condition}
         return ModelConfig.checked({**chosen, **of_images}, "model")
