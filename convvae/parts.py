@@ -28,7 +28,7 @@ LikelihoodName = Literal[
     "discretized-logistic-mixture",
     "discretized-logistic-colour",
 ]
-PriorName = Literal["normal", "mixture", "vamp", "flow"]
+PriorName = Literal["normal", "mixture", "vamp", "flow", "conditional"]
 ObjectiveName = Literal["elbo", "iwae", "dreg", "beta-tc"]
 
 

@@ -30,6 +30,9 @@ ROOMS = {
         "evaluate", "figures", "report", "explore", "info", "models", "import_", "export",
         "__init__", "anomalies", "encode", "main",
     ],
+    "config": [
+        "base", "settings", "__init__",
+    ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
         "own", "sources", "in_memory", "__init__", "rows",
@@ -40,8 +43,8 @@ ROOMS = {
     ],
     "evaluation": [
         "estimates", "encode", "encoding_files", "bounds", "groups", "reconstruction", "evaluate",
-        "latents", "fitted_priors", "distances", "disentanglement", "probes", "sample_quality",
-        "doctor", "scorecard", "__init__",
+        "label_evidence", "latents", "fitted_priors", "distances", "disentanglement", "probes",
+        "sample_quality", "doctor", "scorecard", "__init__",
     ],
     "explorer": [
         "newest", "planes", "templates", "tiles", "drawing", "upload", "scene", "standalone",
@@ -58,7 +61,7 @@ ROOMS = {
         "torch_export", "hub", "__init__",
     ],
     "model": [
-        "ladder", "vae", "objectives", "checkpoint", "run_folder", "__init__",
+        "ladder", "vae", "conditions", "objectives", "checkpoint", "run_folder", "__init__",
     ],
     "networks": [
         "base", "upconv", "strided", "pooled", "residual", "ladder", "__init__",
@@ -92,7 +95,6 @@ LONGER = {
     "estimator.__init__": 74,  # scikit-learn wants every parameter written out, twice
     "explorer/drawing._words": 58,
     "interop/hub.model_card": 55,
-    "cli/evaluate.evaluate": 54,
     "explorer/controls.__init__": 52,
     "explorer/drawing.__init__": 51,
 }

@@ -266,11 +266,11 @@ def fit_prior(
         ConvvaeError: the training images cannot be loaded, each with its own class.
     """
     from convvae.evaluation import fitted_priors
+    from convvae.model.conditions import given_labels_of
 
-    images = as_trained(
-        training_images(metadata, "train", data_dir, named).images, metadata, "train"
-    )
-    vae.prior = fitted_priors.fit_sampler(sampler, vae, images, seed=seed).to(vae.device)
+    source = training_images(metadata, "train", data_dir, named)
+    images, given = as_trained(source.images, metadata, "train"), given_labels_of(vae, source)
+    vae.prior = fitted_priors.fit_sampler(sampler, given, images, seed=seed).to(vae.device)
 
 
 def say_notes(notes: list[str]) -> None:

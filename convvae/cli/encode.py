@@ -28,6 +28,7 @@ def encode(args: list[str]) -> None:
     from convvae.data.progress import counting
     from convvae.evaluation import encoding_files
     from convvae.evaluation.encode import stream_encodings, stream_posterior_means
+    from convvae.model.conditions import given_labels_of
 
     encoding_files.check(options.out)
     word = meant(options, metadata)
@@ -35,6 +36,7 @@ def encode(args: list[str]) -> None:
     source, drawn_by = options.images(metadata), binarize_seed(metadata)
     if options.limit is not None:
         source = source.first(options.limit)
+    vae = given_labels_of(vae, source)
     protocol = {
         "model": options.model,
         "data": f"{source.name} ({source.split})",

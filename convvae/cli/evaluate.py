@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from convvae.data import ImageSet
     from convvae.evaluation.disentanglement import Disentanglement
     from convvae.evaluation.estimates import Undefined
+    from convvae.evaluation.label_evidence import LabelEvidence
     from convvae.evaluation.probes import Probes
     from convvae.evaluation.sample_quality import SampleQuality
     from convvae.evaluation.scorecard import Section
@@ -71,6 +72,7 @@ def evaluate(args: list[str]) -> None:
     from convvae.data.pixels import binarize_once
     from convvae.evaluation import scorecard
     from convvae.evaluation.probes import MAX_TRAIN
+    from convvae.model.conditions import given_labels_of
 
     word, written = meant(options, metadata), [options.json_file] if options.json_file else []
     check_outputs(options, written, "json", model=options.model, data=word)
@@ -85,18 +87,13 @@ def evaluate(args: list[str]) -> None:
         return replace(found, images=binarize_once(found.images, found.split, seed))
 
     grey = open_images(options, metadata, "test")
-    source = shown(grey)
-    if options.limit is not None:
-        if options.limit > len(grey):
-            raise ConfigError(
-                f"--limit is {options.limit}, but there are {len(grey)} images; ask for fewer"
-            )
-        grey, source = (part.some(options.limit, options.seed) for part in (grey, source))
+    grey, source = (_limited(part, options) for part in (grey, shown(grey)))
     images = source.images
     prior = metadata.model.prior
     if options.sampler != "prior":
         prior = f"fitted {options.sampler}"
         fit_prior(vae, metadata, options.sampler, options.data_dir, options.seed, options.data)
+    given = given_labels_of(vae, source)
     protocol = {
         "model": options.model,
         "data": f"{source.name} (test)",
@@ -107,9 +104,9 @@ def evaluate(args: list[str]) -> None:
         "sample_quality": "against the grey images" if drawn and options.quality else None,
         "seed": options.seed,
     }
-    sections: list[scorecard.Section] = []
+    sections = [] if metadata.model.condition is None else [_labels(vae, source, options)]
     if options.factors:
-        sections.append(_factors(vae, source, options.seed))
+        sections.append(_factors(given, source, options.seed))
     if options.probe or options.quality:
         train = _training_images(options, metadata)
         if options.probe:
@@ -117,7 +114,22 @@ def evaluate(args: list[str]) -> None:
             sections.append(_probe(vae, some, source))
         if options.quality:
             sections.append(_quality(vae, train, grey.images, options))
-    scorecard.run(vae, metadata, images, protocol, options.json_file, sections, FlagConsole())
+    scorecard.run(given, metadata, images, protocol, options.json_file, sections, FlagConsole())
+
+
+def _limited(images: ImageSet, options: EvaluateOptions) -> ImageSet:
+    """So many of the images as are asked for.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if options.limit is None:
+        return images
+    if options.limit > len(images):
+        raise ConfigError(
+            f"--limit is {options.limit}, but there are {len(images)} images; ask for fewer"
+        )
+    return images.some(options.limit, options.seed)
 
 
 def _training_images(options: EvaluateOptions, metadata: ModelMetadata) -> ImageSet:
@@ -139,13 +151,38 @@ def _probe(vae: VAE, train: ImageSet, test: ImageSet) -> Section:
     from convvae.evaluation.encode import posterior_means
     from convvae.evaluation.probes import probe
     from convvae.evaluation.scorecard import Section
+    from convvae.model.conditions import given_labels_of
 
     def measure(progress: Callable[[int], None]) -> Probes | Undefined:
-        train_mu, _ = posterior_means(vae, train.images)
+        train_mu, _ = posterior_means(given_labels_of(vae, train), train.images)
         progress(len(train))
-        return probe(train_mu, train.labels, posterior_means(vae, test.images)[0], test.labels)
+        test_mu, _ = posterior_means(given_labels_of(vae, test), test.images)
+        return probe(train_mu, train.labels, test_mu, test.labels)
 
     return Section("probes", len(train), measure)
+
+
+def _labels(vae: VAE, images: ImageSet, options: EvaluateOptions) -> Section:
+    """What a conditional model makes of every label."""
+    from convvae.evaluation.label_evidence import label_evidence
+    from convvae.evaluation.scorecard import Section
+    from convvae.model.conditions import label_places
+
+    condition = vae.config.condition
+    assert condition is not None
+    places, total = label_places(condition, images), len(images) * len(condition.labels)
+
+    def measure(progress: Callable[[int], None]) -> LabelEvidence:
+        return label_evidence(
+            vae,
+            images.images,
+            places,
+            samples=options.samples,
+            seed=options.seed,
+            progress=progress,
+        )
+
+    return Section("labels", total, measure)
 
 
 def _factors(vae: VAE, images: ImageSet, seed: int) -> Section:

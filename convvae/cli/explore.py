@@ -81,6 +81,7 @@ def _scene(options: ExploreOptions) -> Scene:
     """The model and its images, as far as the flags say."""
     vae, metadata = open_model(options)
     from convvae.explorer import Scene
+    from convvae.model.conditions import given_labels_of
 
     found = open_images(options, metadata, options.part)
     shown = replace(found, images=as_trained(found.images, metadata, options.part))
@@ -88,4 +89,10 @@ def _scene(options: ExploreOptions) -> Scene:
     print(f"encoding {len(source):,} {options.part} images of {source.name} ...", flush=True)
     title = f"{options.model} on {source.name} ({options.part})"
     crop = metadata.crop if options.crop is None else options.crop
-    return Scene(vae, source, title, crop=crop, binarize_seed=binarize_seed(metadata))
+    return Scene(
+        given_labels_of(vae, source),
+        source,
+        title,
+        crop=crop,
+        binarize_seed=binarize_seed(metadata),
+    )

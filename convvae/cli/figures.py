@@ -36,6 +36,7 @@ def figures(args: list[str]) -> None:
     options = parse(FiguresOptions, args, "convvae figures")
     vae, metadata = open_model(options)
     from convvae.figures import gallery, save_figure
+    from convvae.model.conditions import given_labels_of
     from convvae.model.run_folder import run_of
 
     chosen = gallery.chosen(options.only)
@@ -47,7 +48,7 @@ def figures(args: list[str]) -> None:
     data = load_test_images(options, metadata)
     run = run_of(options.model)
     material = gallery.Gallery(
-        vae,
+        given_labels_of(vae, data),
         data.images,
         data.labels,
         data.classes,

@@ -14,7 +14,7 @@ GROUPS: dict[str, frozenset[str]] = {
     for name, flags in {
         "model": "network latent_dims max_filters depth groups group_channels fold likelihood "
         "variance posterior prior prior_components head_bias output_bias sampler "
-        "init temperature hold top",
+        "init condition temperature hold top label",
         "data": "data data_dir limit image_size crop channels split part skip_bad validation "
         "augment binarize binarize_seed rec_testdata normal normal_part normal_limit abnormal",
         "optimisation": "epochs patience batch_size drop_last optimizer lr weight_decay "

@@ -41,12 +41,14 @@ def reconstruct(args: list[str]) -> None:
     vae, metadata = open_model(options)
     from convvae.evaluation import groups, reconstruction
     from convvae.images import sheets
+    from convvae.model.conditions import given_labels_of
 
     split = "test" if options.rec_testdata else "train"
     path = options.outdir / f"reconstructions-{split}.png"
     word = meant(options, metadata)
     check_outputs(options, [path], "outdir", model=options.model, data=word)
     source = open_images(options, metadata, split)
+    vae = given_labels_of(vae, source)
     images = as_trained(source.images, metadata, split)[: options.count]
     if options.top is None:
         decoded = reconstruction.reconstruct(vae, images)

@@ -35,6 +35,7 @@ def report(args: list[str]) -> None:
     vae, metadata = open_model(options)
     from convvae.figures import report as page
     from convvae.figures.gallery import Gallery
+    from convvae.model.conditions import given_labels_of
     from convvae.model.run_folder import run_of
 
     run, name = run_of(options.model), Path(options.model).name
@@ -50,7 +51,7 @@ def report(args: list[str]) -> None:
     data = load_test_images(options, metadata)
     make_folder(path.parent)  # a place that cannot be written to is said before the work
     gallery = Gallery(
-        vae,
+        given_labels_of(vae, data),
         data.images,
         data.labels,
         data.classes,

@@ -23,6 +23,7 @@ from convvae.distributions.likelihoods import (
 )
 from convvae.distributions.posteriors import DiagonalGaussian, FullGaussian, Posterior
 from convvae.distributions.priors import (
+    ConditionalNormal,
     FullMixture,
     GaussianMixture,
     LearnedMixture,
@@ -38,6 +39,7 @@ __all__ = [
     "Bernoulli",
     "ColourLogistic",
     "ConditionalFlow",
+    "ConditionalNormal",
     "ContinuousBernoulli",
     "DiagonalGaussian",
     "DiscretizedLogistic",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from convvae.distributions.gaussian import normal_kl
 from convvae.distributions.posteriors import DiagonalGaussian, FullGaussian, Posterior
-from convvae.distributions.priors import Prior, StandardNormal
+from convvae.distributions.priors import ConditionalNormal, Prior, StandardNormal
 
 
 def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
@@ -29,7 +30,8 @@ def kl_per_latent(q: DiagonalGaussian, p: StandardNormal) -> Tensor:
 def kl_divergence(q: Posterior, p: Prior, z: Tensor | None = None) -> Tensor:
     r"""KL(q || p): exact for a Gaussian from the standard normal, else the mean over draws of q.
 
-    With L as in `FullGaussian`, the exact one is 1/2 (|L|_F^2 + |mu|^2 - D - sum_d logvar_d).
+    With L as in `FullGaussian`, the exact one is 1/2 (|L|_F^2 + |mu|^2 - D - sum_d logvar_d). That
+    of a diagonal Gaussian from p(z|y) is exact too, see `normal_kl`.
 
     Args:
         q: The posterior.
@@ -47,6 +49,9 @@ def kl_divergence(q: Posterior, p: Prior, z: Tensor | None = None) -> Tensor:
     if isinstance(p, StandardNormal) and isinstance(q, FullGaussian):
         squares = q.scale_tril.square().sum((-2, -1)) + q.mu.square().sum(-1)
         return 0.5 * (squares - q.mu.shape[-1] - q.logvar.sum(-1))
+    if isinstance(p, ConditionalNormal) and isinstance(q, DiagonalGaussian):
+        mu, logvar = p.parameters_of()
+        return normal_kl(q.mu, torch.exp(0.5 * q.logvar), mu, torch.exp(0.5 * logvar)).sum(-1)
     if z is None:
         raise ValueError(f"KL({type(q).__name__} || {type(p).__name__}) needs draws of z")
     return (q.log_prob(z) - p.log_prob(z)).mean(0)

@@ -1,7 +1,8 @@
-"""Priors p(z): the standard normal, and mixtures that are learned or given."""
+"""Priors p(z): the standard normal, one for each label, and mixtures, learned or given."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -47,6 +48,49 @@ class StandardNormal(Prior):
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats, shape [...] for z of shape [..., D]."""
         return gaussian_log_density(z**2, 0.0).sum(-1)
+
+
+class ConditionalNormal(Prior):
+    r"""Prior p(z|y) = N(z; mu_y, diag exp(logvar_y)), both linear in y; at first N(0, I).
+
+    Args:
+        latent_dims: Number of latents D.
+        labels: Number of labels C.
+
+    Source: Sohn, Lee & Yan 2015, https://papers.nips.cc/paper/5775
+    """
+
+    def __init__(self, latent_dims: int, labels: int) -> None:
+        super().__init__(latent_dims)
+        self.mu = nn.Linear(labels, latent_dims, bias=False)
+        self.logvar = nn.Linear(labels, latent_dims, bias=False)
+        for weights in self.parameters():
+            nn.init.zeros_(weights)
+        self.y: Tensor | None = None
+
+    def given(self, y: Tensor) -> ConditionalNormal:
+        """The prior of latents whose y is known, shape [B, C] or [1, C]; it shares the weights."""
+        made = copy.copy(self)
+        made.y = y
+        return made
+
+    def parameters_of(self) -> tuple[Tensor, Tensor]:
+        """mu and logvar, shape [B, D] or [1, D] each, float32."""
+        assert self.y is not None
+        with torch.autocast(self.y.device.type, enabled=False):
+            return self.mu(self.y), self.logvar(self.y)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws z of shape [count, D] on the CPU, from `generator` or torch's global one."""
+        mu, logvar = (part.detach().cpu() for part in self.parameters_of())
+        noise = torch.randn(count, self.latent_dims, generator=generator)
+        return mu + torch.exp(0.5 * logvar) * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z|y) in nats, shape [..., B] for z of shape [..., B, D]."""
+        mu, logvar = self.parameters_of()
+        square = (z - mu) ** 2 * torch.exp(-logvar)
+        return gaussian_log_density(square, logvar).sum(-1)
 
 
 class GaussianMixture(Prior, ABC):

@@ -42,7 +42,7 @@ PRIORS: dict[str, PriorMaker] = {
     "mixture": LearnedMixture,
     "flow": lambda latent_dims, _: FlowPrior(latent_dims),
 }
-"""What makes the prior of each name; `vamp`, which mixes posteriors, is made by the model."""
+"""What makes the prior of each name; the model makes `vamp` and `conditional`, which ask more."""
 
 
 def register_likelihood(name: str, head: type[Head]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convvae.data.pixels import to_unit
-from convvae.evaluation.encode import batch_size, evaluating, own_noise
+from convvae.evaluation.encode import batch_size, each_part, evaluating, own_noise
 from convvae.model.objectives import Terms, elbo, log_weights
 from convvae.model.vae import VAE
 
@@ -43,10 +43,11 @@ def image_terms(vae: VAE, images: Tensor, *, seed: int, mc_samples: int = 1) -> 
         log_px and kl in nats, shape [N], float64, on the CPU.
     """
     found: list[Tensor] = []
+    parts = images.split(max(1, batch_size(vae) // mc_samples))
     with evaluating(vae):
-        for part in images.split(max(1, batch_size(vae) // mc_samples)):
+        for model, part in each_part(vae, parts):
             eps = own_noise(vae, part, seed)(mc_samples)
-            terms = elbo(vae, to_unit(part.to(vae.device)), eps)
+            terms = elbo(model, to_unit(part.to(vae.device)), eps)
             found.append(torch.stack(terms).cpu().double())
     return Terms(*torch.cat(found, 1))
 
@@ -80,12 +81,12 @@ def importance_bounds(
     batch = max(1, batch_size(vae) // draws)
     bounds: list[Tensor] = []
     with evaluating(vae):
-        for part in images.split(batch):
+        for model, part in each_part(vae, images.split(batch)):
             x = to_unit(part.to(vae.device))
-            q, noise = vae.encode(x), own_noise(vae, part, seed)
+            q, noise = model.encode(x), own_noise(vae, part, seed)
             total = torch.full((len(part),), -math.inf, dtype=torch.float64)
             for done in range(0, samples, draws):
-                weights = log_weights(vae, x, q, noise(min(draws, samples - done)))
+                weights = log_weights(model, x, q, noise(min(draws, samples - done)))
                 total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
             bounds.append(total - math.log(samples))
             progress(len(part))

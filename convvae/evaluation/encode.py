@@ -2,7 +2,8 @@
 
 Always in evaluation mode, without gradients; no result depends on the size of the batches but by
 rounding, and only the numbers are kept. The loop over batches of posteriors is `map_posteriors`,
-that over batches of decoded latents is `decoded_batches`; all others are made of these two.
+that over batches of decoded latents is `decoded_batches`; all others are made of these two. A model
+that is given the label of each image (`VAE.given`) goes through them by `each_part`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from convvae.distributions import (
     StandardNormal,
     kl_per_latent,
 )
+from convvae.model.conditions import with_labels
 from convvae.model.ladder import LadderPosterior
 from convvae.model.objectives import draw
 from convvae.model.vae import VAE
@@ -57,6 +59,15 @@ def evaluating(vae: VAE) -> Iterator[None]:
         vae.train(was_training)
 
 
+def each_part(vae: VAE, batches: Iterable[Tensor]) -> Iterator[tuple[VAE, Tensor]]:
+    """Batches in their order, each with the model that is given the labels of its images."""
+    done = 0
+    for part in batches:
+        rows = slice(done, done + len(part))
+        yield vae.at(rows), part
+        done = rows.stop
+
+
 def map_posteriors(
     vae: VAE, batches: Iterable[Tensor], read: Callable[[Posterior], T]
 ) -> Iterator[T]:
@@ -67,9 +78,9 @@ def map_posteriors(
         batches: uint8, shape [B, C, H, W] each.
         read: Called with q(z|x) of every batch, in evaluation mode and without gradients.
     """
-    for images in batches:
-        with evaluating(vae):
-            found = read(vae.encode(to_unit(images.to(vae.device))))
+    for model, images in each_part(vae, batches):
+        with evaluating(model):
+            found = read(model.encode(to_unit(images.to(model.device))))
         yield found
 
 
@@ -79,9 +90,9 @@ def decoded_batches(vae: VAE, z: Tensor) -> Iterator[Tensor]:
     Yields:
         float32 in [0, 1], shape [B, C, H, W], on the device of the model.
     """
-    for part in z.float().split(batch_size(vae)):
-        with evaluating(vae):
-            images = vae.decode(part.to(vae.device)).mean
+    for model, part in each_part(vae, z.float().split(batch_size(vae))):
+        with evaluating(model):
+            images = model.decode(part.to(model.device)).mean
         yield images
 
 
@@ -113,14 +124,29 @@ def generate(vae: VAE, count: int, *, seed: int) -> Tensor:
     """Means of p(x|z) at draws z from the prior.
 
     Args:
-        vae: The model.
+        vae: The model; a conditional one that is given no label has those drawn from p(y).
         count: Number of images N.
         seed: Of the draws.
 
     Returns:
         float32 in [0, 1], shape [N, C, H, W], on the CPU.
     """
-    return decode(vae, vae.prior.sample(count, runtime.generator(seed, "generate")))
+    vae = with_labels(vae, count, seed=seed)
+    return decode(vae, sample_prior(vae, count, runtime.generator(seed, "generate")))
+
+
+def sample_prior(vae: VAE, count: int, generator: torch.Generator) -> Tensor:
+    """Draws z of the prior, shape [count, D], on the CPU.
+
+    Args:
+        vae: The model; where it is given labels, one for each draw, or one for all.
+        count: How many.
+        generator: Of the draws.
+    """
+    if vae.y is None or len(vae.y) == 1:
+        return vae.prior.sample(count, generator)
+    parts = each_part(vae, torch.arange(count).split(batch_size(vae)))
+    return torch.cat([model.prior.sample(len(part), generator) for model, part in parts])
 
 
 def posterior_means(
@@ -182,8 +208,8 @@ def encode(vae: VAE, images: Tensor, *, seed: int) -> Encodings:
         images: uint8, shape [N, C, H, W], of the model's size.
         seed: Of the draw of z.
     """
-    parts = images.split(batch_size(vae))
-    return Encodings.cat([_encode_batch(vae, part, seed) for part in parts])
+    parts = each_part(vae, images.split(batch_size(vae)))
+    return Encodings.cat([_encode_batch(model, part, seed) for model, part in parts])
 
 
 def _encode_batch(vae: VAE, images: Tensor, seed: int) -> Encodings:
@@ -223,8 +249,8 @@ def stream_encodings(
     Raises:
         ImageSizeError: the images do not fit the model.
     """
-    for images in batches(vae, source, binarize_seed):
-        yield encode(vae, images, seed=seed)
+    for model, images in each_part(vae, batches(vae, source, binarize_seed)):
+        yield encode(model, images, seed=seed)
         progress(len(images))
 
 

@@ -79,7 +79,7 @@ def draw_codes(vae: VAE, images: Tensor, *, seed: int) -> Tensor:
         eps = torch.randn(next(shapes), generator=generator)
         return q.rsample(eps.to(vae.device)).flatten(0, 1).cpu()
 
-    return torch.cat([*map_posteriors(vae, (images[part] for part in parts), drawn)])
+    return torch.cat([*map_posteriors(vae.at(chosen), (images[part] for part in parts), drawn)])
 
 
 def fit_mixture(z: Tensor, *, seed: int) -> FullMixture:

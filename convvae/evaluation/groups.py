@@ -15,10 +15,12 @@ from convvae.errors import ConfigError
 from convvae.evaluation.encode import (
     batch_size,
     decode,
+    each_part,
     evaluating,
     map_posteriors,
     own_noise,
 )
+from convvae.model.conditions import with_labels
 from convvae.model.ladder import LadderPrior
 from convvae.model.vae import VAE
 
@@ -38,9 +40,10 @@ def kl_per_group(vae: VAE, images: Tensor, *, seed: int) -> dict[str, Tensor]:
     """
     found: list[Tensor] = []
     with evaluating(vae):
-        for part in images.split(batch_size(vae)) if vae.config.plan else ():
-            q = vae.encode(to_unit(part.to(vae.device)))
-            kl = vae.draw(q, own_noise(vae, part, seed)(1)).kl_per_group
+        parts = images.split(batch_size(vae)) if vae.config.plan else ()
+        for model, part in each_part(vae, parts):
+            q = model.encode(to_unit(part.to(vae.device)))
+            kl = model.draw(q, own_noise(vae, part, seed)(1)).kl_per_group
             assert kl is not None
             found.append(kl.cpu().double())
     names = (group.name for group in vae.config.plan)
@@ -70,14 +73,23 @@ def generate_at(
     """
     scale, prior = scales(vae.config, temperature), vae.prior
     check_groups(vae.config, hold, "hold")
+    vae = with_labels(vae, count, seed=seed)
     if isinstance(prior, LadderPrior):
         eps = torch.randn(count, prior.latent_dims, generator=runtime.generator(seed, "generate"))
-        held = prior.draw(scale * eps[:1])[:, : end_of(vae.config, hold)].expand(count, -1)
-        parts = zip(eps.split(batch_size(vae)), held.split(batch_size(vae)), strict=True)
-        return torch.cat([decode(vae, prior.draw(scale * part, top)) for part, top in parts])
+        top = _ladder_prior(vae.at(slice(0, 1))).draw(scale * eps[:1])[
+            :, : end_of(vae.config, hold)
+        ]
+        parts = each_part(vae, (scale * eps).split(batch_size(vae)))
+        drawn = ((m, _ladder_prior(m).draw(part, top.expand(len(part), -1))) for m, part in parts)
+        return torch.cat([decode(model, z) for model, z in drawn])
     if not isinstance(prior, StandardNormal):
         raise ConfigError(f"temperature scales a normal prior, and this is a {vae.config.prior}")
     return decode(vae, scale * prior.sample(count, runtime.generator(seed, "generate")))
+
+
+def _ladder_prior(vae: VAE) -> LadderPrior:
+    assert isinstance(vae.prior, LadderPrior)
+    return vae.prior
 
 
 def scales(model: ModelConfig, temperature: Sequence[float]) -> Tensor:
@@ -135,7 +147,8 @@ def reconstruct_from_top(vae: VAE, images: Tensor, groups: int) -> Tensor:
     """
     check_groups(vae.config, groups, "top")
     end = end_of(vae.config, groups)
-    parts = images.split(batch_size(vae))
-    return torch.cat(
-        [decode(vae, z) for z in map_posteriors(vae, parts, lambda q: q.location[:, :end])]
-    )
+    found: list[Tensor] = []
+    for model, part in each_part(vae, images.split(batch_size(vae))):
+        (z,) = map_posteriors(model, (part,), lambda q: q.location[:, :end])
+        found.append(decode(model, z))
+    return torch.cat(found)

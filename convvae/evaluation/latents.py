@@ -95,7 +95,8 @@ def ranges(vae: VAE, codes: Codes, *, seed: int = 0) -> Tensor:
     enough = len(codes.drawn) >= MIN_IMAGES_FOR_RANGES
     sample = runtime.generator(seed, "prior ranges")
     draws = PRIOR_DRAWS if not vae.config.plan else LADDER_DRAWS
-    drawn = codes.drawn if enough else vae.prior.sample(draws, sample)[:, : vae.config.outline]
+    prior = vae.at(slice(0, 1)).prior  # of the first image's label, where each has one
+    drawn = codes.drawn if enough else prior.sample(draws, sample)[:, : vae.config.outline]
     tail = (1 - COVERAGE) / 2
     # Sorted, not torch.quantile, which refuses more than 2**24 values.
     place = torch.tensor([tail, 1 - tail]) * (len(drawn) - 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from convvae.data.pixels import to_unit
-from convvae.evaluation.encode import batch_size, map_posteriors
+from convvae.evaluation.encode import batch_size, each_part, evaluating
 from convvae.evaluation.estimates import Undefined
 from convvae.images.ssim import SSIM_WINDOW, ssim
 from convvae.model.vae import VAE
@@ -22,8 +22,14 @@ def reconstruct(vae: VAE, images: Tensor) -> Tensor:
     Returns:
         float32 in [0, 1], shape [N, C, H, W], on the CPU.
     """
-    parts = images.split(batch_size(vae))
-    return torch.cat([*map_posteriors(vae, parts, lambda q: vae.decode(q.location).mean.cpu())])
+    parts = each_part(vae, images.split(batch_size(vae)))
+    return torch.cat([_reconstruct_batch(model, part) for model, part in parts])
+
+
+def _reconstruct_batch(vae: VAE, images: Tensor) -> Tensor:
+    with evaluating(vae):
+        q = vae.encode(to_unit(images.to(vae.device)))
+        return vae.decode(q.location).mean.cpu()
 
 
 def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Undefined]:
@@ -40,8 +46,8 @@ def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Un
     height, width = images.shape[-2:]
     errors: list[Tensor] = []
     similarities: list[Tensor] = []
-    for part in images.split(batch_size(vae)):
-        x, mean = to_unit(part), reconstruct(vae, part)
+    for model, part in each_part(vae, images.split(batch_size(vae))):
+        x, mean = to_unit(part), reconstruct(model, part)
         errors.append((mean - x).square().flatten(1).mean(1).double())
         if min(height, width) >= SSIM_WINDOW:
             similarities.append(ssim(x, mean))

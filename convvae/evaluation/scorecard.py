@@ -16,6 +16,7 @@ from convvae.evaluation import doctor
 from convvae.evaluation.disentanglement import Disentanglement
 from convvae.evaluation.estimates import Estimate, Undefined
 from convvae.evaluation.evaluate import Evaluation, evaluate
+from convvae.evaluation.label_evidence import LabelEvidence
 from convvae.evaluation.probes import PROBE_NEIGHBOURS, Probes
 from convvae.evaluation.sample_quality import Comparison, SampleQuality
 from convvae.evaluation.sample_quality.measures import BALL_NEIGHBOUR, MANIFOLD_NEIGHBOUR
@@ -23,7 +24,7 @@ from convvae.files import make_folder, write_text
 from convvae.model.checkpoint import ModelMetadata
 from convvae.model.vae import VAE
 
-Part = Probes | SampleQuality | Disentanglement | Undefined
+Part = Probes | SampleQuality | Disentanglement | LabelEvidence | Undefined
 """What a section comes to."""
 
 
@@ -127,6 +128,8 @@ def remarks(vae: VAE, metadata: ModelMetadata, images: Tensor) -> list[str]:
     """What a reader of the numbers must know, and what the doctor finds."""
     found = doctor.of_images(images, vae.config) + doctor.of_model(vae, images, metadata)
     said = [str(remark) for remark in found]
+    if vae.config.condition is not None:
+        said.append("note: the bounds above are of log p(x|y), each image's label y being given")
     if len(images) == 1:
         said.append("note: standard errors and active units are not defined for one image")
     return said
@@ -141,6 +144,8 @@ def part_lines(part: Part) -> list[str]:
             return quality_lines(part)
         case Disentanglement():
             return disentanglement_lines(part)
+        case LabelEvidence():
+            return label_lines(part)
         case Undefined():
             return [f"label accuracy of the latents is {in_words(part)}"]
 
@@ -157,6 +162,20 @@ def probe_lines(found: Probes) -> list[str]:
     if not found.converged:
         said.append("note: the logistic regression stopped before its optimum")
     return said
+
+
+def label_lines(found: LabelEvidence) -> list[str]:
+    """What the labels are worth in nats, and how well the model tells them."""
+    how = f"bounds of {found.samples} weights" if found.samples else "ELBO"
+    labels = f"{found.labels} labels"
+    return [
+        f"all labels in turn, by the {how} of log p(x|y) and the shares of training images",
+        f"  {'bound of log p(x)':<22} {in_words(found.without_label)}  (nats per image, log of the "
+        f"sum over {labels})",
+        f"  {'gain by the label':<22} {in_words(found.gain)}  (nats per image, log p(x|y) - "
+        "log p(x))",
+        f"  {'label accuracy':<22} {_percent(found.accuracy)}  (by the largest p(x|y) p(y))",
+    ]
 
 
 def quality_lines(found: SampleQuality) -> list[str]:

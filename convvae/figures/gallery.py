@@ -25,6 +25,7 @@ from convvae.evaluation.encode import decode, generate
 from convvae.evaluation.evaluate import ACTIVE
 from convvae.evaluation.reconstruction import reconstruct
 from convvae.images import sheets
+from convvae.model.conditions import given_labels
 from convvae.model.objectives import Terms
 from convvae.model.vae import VAE
 
@@ -45,6 +46,8 @@ ANIMATION_FRAMES = 25
 """Images of an animation, one way."""
 SECONDS = 2.0
 """Duration of an animation, one way."""
+LABEL_ROWS, LABEL_SAMPLES = 20, 12
+"""Labels of which samples are drawn, the first ones, and samples of each."""
 MOST_CLASSES = 100
 """Classes of which means are drawn, the first ones."""
 TSNE_POINTS = 2000
@@ -69,7 +72,7 @@ class Gallery:
     """What the figures are made of.
 
     Args:
-        vae: The model.
+        vae: The model; of a conditional one, that of the labels of the images.
         images: uint8, shape [N, C, H, W], of the model's size.
         labels: int64 [N], or none.
         classes: What label i is called, or none.
@@ -125,8 +128,21 @@ class Gallery:
             return None
         if self.labels is None:
             return 0, 1
+        if self.vae.y is not None:
+            same = (self.labels == self.labels[0]).nonzero()
+            return (0, int(same[1])) if len(same) > 1 else None
         others = (self.labels != self.labels[0]).nonzero()
         return 0, int(others[0]) if len(others) else 1
+
+    @property
+    def of_one_label(self) -> VAE:
+        """The model of the first image's label, with which all is decoded that is no image's."""
+        return self.vae.at(slice(0, 1))
+
+    @property
+    def as_what(self) -> str:
+        """That label in words, for a caption; nothing of an unconditional model."""
+        return "" if self.vae.y is None else f" Decoded with the label {self.title(0)}."
 
     def title(self, place: int) -> str:
         """The name of an image's class; nothing where there are no labels."""
@@ -144,7 +160,7 @@ class Gallery:
         """Decoded images [steps, C, H, W] of an interpolation between the means of its two ends."""
         assert self.ends is not None
         start, end = (self.codes.mean[place] for place in self.ends)
-        return decode(self.vae, latents.interpolation(start, end, steps, route))
+        return decode(self.of_one_label, latents.interpolation(start, end, steps, route))
 
 
 def curves(gallery: Gallery) -> Picture | str:
@@ -242,9 +258,9 @@ def _manifold(gallery: Gallery, spacing: latents.Spacing) -> Picture:
     chosen = " of the two most informative latents" if more else ""
     return Picture(
         "Latent manifold" if spacing == "linear" else "Latent manifold by quantiles",
-        f"Images decoded from a grid{chosen} in {how}{rest}.",
+        f"Images decoded from a grid{chosen} in {how}{rest}.{gallery.as_what}",
         figures.manifold(
-            decode(gallery.vae, z),
+            decode(gallery.of_one_label, z),
             latents.axis(gallery.grid, spacing),
             (names[0], names[1]) if len(names) == 2 else (names[0],),
         ),
@@ -274,9 +290,10 @@ def traversals(gallery: Gallery) -> Picture:
         f"Each row walks one latent over {latents.COVERAGE:.0%} of {source}, all others at the "
         f"images' mean; the most informative first. At the left the latent{kl}, at the right where "
         "it walks. A row in which nothing changes is a latent that is not used."
-        + (f" {left} less informative latents are left out." if left else ""),
+        + (f" {left} less informative latents are left out." if left else "")
+        + gallery.as_what,
         figures.traversals(
-            decode(gallery.vae, z),
+            decode(gallery.of_one_label, z),
             which,
             bounds[:, which],
             None if codes.kl is None else codes.kl[which],
@@ -287,12 +304,12 @@ def traversals(gallery: Gallery) -> Picture:
 def interpolations(gallery: Gallery) -> Picture | str:
     """Ways from one image to another."""
     if gallery.ends is None:
-        return "an interpolation needs two images"
+        return "an interpolation needs two images, of one label if the model is conditional"
     routes: tuple[latents.Route, ...] = ("straight", "spherical")
     return Picture(
         "Interpolation",
         f"From image {gallery.ends[0]} to image {gallery.ends[1]} through the latent space: in a "
-        "straight line, and along a circle around the origin.",
+        f"straight line, and along a circle around the origin.{gallery.as_what}",
         figures.interpolations(
             [gallery.way(route, PATH_POINTS) for route in routes],
             [gallery.images[place] for place in gallery.ends],
@@ -367,7 +384,7 @@ def extremes(gallery: Gallery) -> Picture:
         "lowest; the bound in nats above each, below each its reconstruction and the error.",
         figures.extremes(
             images,
-            reconstruct(gallery.vae, images),
+            reconstruct(gallery.vae.at(chosen), images),
             titles,
             names if len(bound) > 1 else ("the image",),
         ),
@@ -380,6 +397,8 @@ def class_means(gallery: Gallery) -> Picture | str:
         return "class means need labels, and these images have none"
     classes, z = latents.class_means(gallery.codes, gallery.labels)
     classes, left = classes[:MOST_CLASSES], len(classes[MOST_CLASSES:])
+    # Each class is decoded with its own label, where the model is told labels.
+    firsts = torch.stack([(gallery.labels == label).nonzero()[0, 0] for label in classes])
     means = [to_unit(gallery.images[gallery.labels == label]).mean(0) for label in classes]
     return Picture(
         "Class means",
@@ -388,9 +407,26 @@ def class_means(gallery: Gallery) -> Picture | str:
         + (f" {left} more classes are left out." if left else ""),
         figures.class_means(
             torch.stack(means),
-            decode(gallery.vae, z[:MOST_CLASSES]),
+            decode(gallery.vae.at(firsts), z[:MOST_CLASSES]),
             [gallery.class_name(label) for label in classes.tolist()],
         ),
+    )
+
+
+def labels(gallery: Gallery) -> Picture | str:
+    """Samples of every label that a conditional model knows."""
+    condition = gallery.vae.config.condition
+    if condition is None:
+        return "rows of labels are of a conditional model, trained with `condition='label'`"
+    seed, shown = gallery.seed, condition.labels[:LABEL_ROWS]
+    made = [generate(given_labels(gallery.vae, [y]), LABEL_SAMPLES, seed=seed) for y in shown]
+    left = len(condition.labels) - len(shown)
+    return Picture(
+        "Samples of each label",
+        "Samples of the prior, decoded with the label at the left. A column has the same noise in "
+        "every row, so that what the latents decide beside the label is alike in it."
+        + (f" {left} more labels are left out." if left else ""),
+        figures.rows(torch.stack(made), shown),
     )
 
 
@@ -409,6 +445,7 @@ PICTURES: dict[str, Callable[[Gallery], Picture | str]] = {
     "levels": levels,
     "extremes": extremes,
     "class-means": class_means,
+    "labels": labels,
 }
 ANIMATIONS: dict[latents.Route, str] = {
     "straight": "interpolation-straight.gif",

@@ -97,7 +97,8 @@ def page(
         numbers: Name, value and unit of every number.
         remarks: What a reader must know, a line each.
     """
-    drawn = dict(pictures(gallery, REPORT_FIGURES))
+    more = () if gallery.vae.config.condition is None else ("labels",)
+    drawn = dict(pictures(gallery, (*REPORT_FIGURES, *more)))
     shown = {name: one for name, one in drawn.items() if isinstance(one, Picture)}
     left_out = {name: one for name, one in drawn.items() if isinstance(one, str)}
     size = f"{gallery.vae.num_parameters():,}"

@@ -1,7 +1,11 @@
-"""The VAE: encode an image to q(z|x), decode a latent to p(x|z), and the prior p(z)."""
+"""The VAE: encode an image to q(z|x), decode a latent to p(x|z), and the prior p(z).
+
+Of a conditional one, whose images have labels y: q(z|x,y), p(x|z,y), and p(z|y) or p(z).
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -13,6 +17,7 @@ from convvae.distributions import (
     HEADS,
     PRIORS,
     ConditionalFlow,
+    ConditionalNormal,
     DiagonalGaussian,
     FullGaussian,
     Likelihood,
@@ -21,12 +26,16 @@ from convvae.distributions import (
     VampPrior,
     kl_divergence,
 )
+from convvae.errors import ConfigError
 from convvae.model.ladder import LadderPosterior, LadderPrior
 from convvae.networks import NETWORKS, BottomUp, Decoder, Encoder, TopDown, wide
 from convvae.parts import PARTS_OF_A_MODEL
 
 LOGVAR_RANGE = (-20.0, 10.0)
 """Log-variances are clamped to this range, so that exp(logvar) neither overflows nor vanishes."""
+
+PLANES = 4
+"""Channels beside an image's own in which an encoder is told its label, each of one value."""
 
 
 class Draw(NamedTuple):
@@ -49,10 +58,15 @@ class Draw(NamedTuple):
 class VAE(nn.Module):
     """A convolutional variational autoencoder.
 
+    A conditional one is a family of VAEs, one for each y: `vae.given(y)` is that of images whose y
+    is known, with this same face, and everything that takes a model takes it. An encoder sees y as
+    constant planes beside the image, a decoder beside z, a ladder in the state at its top.
+
     It knows no objective, optimiser or file. In training mode batch normalisation uses the
     statistics of the batch, in evaluation mode (`vae.eval()`) its running averages.
 
-    Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+    Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114; conditional, Sohn, Lee & Yan
+    2015, https://papers.nips.cc/paper/5775
 
     Examples:
         >>> vae = VAE(ModelConfig(image_size=(28, 28), channels=1, latent_dims=2))
@@ -71,6 +85,10 @@ class VAE(nn.Module):
         self.config = config
         self.head = HEADS[config.likelihood](config.variance)
         self.flow = None
+        self.y: Tensor | None = None
+        self.planes = None
+        if config.condition is not None:
+            self.planes = nn.Linear(len(config.condition.labels), PLANES, bias=False)
         if config.network == "ladder":
             self._make_ladder()
         else:
@@ -79,8 +97,8 @@ class VAE(nn.Module):
     def _make_ladder(self) -> None:
         config, outputs = self.config, self.head.channels(self.config.channels)
         width, fold = config.max_filters, config.fold
-        self.encoder = BottomUp(config.plan, config.channels, width, fold)
-        self.decoder = TopDown(config.plan, config.image_size, outputs, width, fold)
+        self.encoder = BottomUp(config.plan, self._inputs, width, fold)
+        self.decoder = TopDown(config.plan, config.image_size, outputs, width, fold, self._labels)
         self.prior = LadderPrior(self.decoder)
 
     def _make_pair(self) -> None:
@@ -89,15 +107,27 @@ class VAE(nn.Module):
         more = {"depth": config.depth} if pair.has_depth else {}
         spread = dims * (dims + 1) // 2 if config.posterior == "full" else dims
         self.encoder = pair.encoder(
-            config.image_size, config.channels, config.max_filters, dims, spread, **more
+            config.image_size, self._inputs, config.max_filters, dims, spread, **more
         )
-        outputs = self.head.channels(config.channels)
-        self.decoder = pair.decoder(config.image_size, outputs, config.max_filters, dims, **more)
+        outputs, inputs = self.head.channels(config.channels), dims + self._labels
+        self.decoder = pair.decoder(config.image_size, outputs, config.max_filters, inputs, **more)
         self.flow = ConditionalFlow(dims) if config.posterior == "flow" else None
         self.prior = self._make_prior()
 
+    @property
+    def _labels(self) -> int:
+        """Number of labels C; 0 of an unconditional model."""
+        return 0 if self.config.condition is None else len(self.config.condition.labels)
+
+    @property
+    def _inputs(self) -> int:
+        """Channels that the encoder sees: those of the images, and those of the label."""
+        return self.config.channels + (PLANES if self._labels else 0)
+
     def _make_prior(self) -> Prior:
         config = self.config
+        if config.prior == "conditional":
+            return ConditionalNormal(config.latent_dims, self._labels)
         if config.prior == "vamp":
             shape = (config.channels, *config.image_size)
             return VampPrior(config.latent_dims, config.prior_components, shape, self._components)
@@ -109,8 +139,56 @@ class VAE(nn.Module):
         assert isinstance(q, DiagonalGaussian)
         return q.mu, q.logvar
 
+    def given(self, y: Tensor) -> VAE:
+        """The model of images whose y is known; it shares weights and mode with this one.
+
+        Args:
+            y: A row for each of N images, shape [N, C], which are then given in that order and all
+                at once (`at` takes some of them); or one row [1, C], for any number of images.
+        """
+        made = copy.copy(self)
+        made._modules = dict(self._modules)
+        made.y = y.to(next(self.parameters()))
+        if isinstance(self.decoder, TopDown):
+            made.decoder = self.decoder.given(made.y)
+            made.prior = LadderPrior(made.decoder)
+        elif isinstance(self.prior, ConditionalNormal):
+            made.prior = self.prior.given(made.y)
+        return made
+
+    def at(self, rows: slice | Tensor) -> VAE:
+        """The model of some of the images whose y is given; itself where one y is given, or none.
+
+        Args:
+            rows: Their places.
+        """
+        return self if self.y is None or len(self.y) == 1 else self.given(self.y[rows])
+
+    @property
+    def known(self) -> Tensor | None:
+        """What is known of the images, shape [B, C] or [1, C]; None of an unconditional model.
+
+        Raises:
+            ConfigError: the model is conditional, and no y is given.
+        """
+        if self._labels and self.y is None:
+            raise ConfigError(
+                "the model was trained with the labels of its images, and none is given; choose "
+                "images that have labels, or name one with `label`"
+            )
+        return self.y
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the encoder sees of images: they, and beside them planes of their labels."""
+        y = self.known
+        if self.planes is None or y is None:
+            return x
+        planes = self.planes(y)[:, :, None, None]
+        return torch.cat((x, planes.expand(len(x), -1, *x.shape[-2:])), 1)
+
     def encode(self, x: Tensor) -> Posterior:
         """Images x [B, C, H, W] in [0, 1] -> posterior q(z|x) over z [B, D]."""
+        x = self._seen(x)
         if self.config.network == "ladder":
             assert isinstance(self.decoder, TopDown)
             return LadderPosterior(self.decoder, self.encoder(x))
@@ -144,8 +222,12 @@ class VAE(nn.Module):
         Of a ladder, z may end after any of its groups: those left out take the means of their
         priors.
         """
+        y, shape = self.known, z.shape[:-1]
+        if y is not None and not self.config.plan:
+            # A single row is for a z without a batch as well.
+            z = torch.cat((z, (y[0] if len(y) == 1 else y).expand(*shape, -1)), -1)
         output = self.decoder(z.reshape(-1, z.shape[-1]))
-        return self.head(wide(output.reshape(*z.shape[:-1], *output.shape[1:])))
+        return self.head(wide(output.reshape(*shape, *output.shape[1:])))
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ Thurairatnam 2022, https://arxiv.org/abs/2203.13751
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -156,6 +157,8 @@ class TopDown(nn.Module):
         channels: Channels of the raw output.
         filters: Width W of the path.
         fold: Pixels a side of a cell of the finest map.
+        condition: Numbers C that are known of an image, added to the state at the top by a linear
+            map: all that lies below hangs on them, the priors too.
     """
 
     def __init__(
@@ -165,6 +168,7 @@ class TopDown(nn.Module):
         channels: int,
         filters: int,
         fold: int,
+        condition: int = 0,
     ) -> None:
         super().__init__()
         self.groups = groups
@@ -174,6 +178,14 @@ class TopDown(nn.Module):
         self.start = nn.Parameter(torch.zeros(filters, groups[0].height, groups[0].width))
         self.rungs = nn.ModuleList(Rung(group, filters, gain) for group in groups)
         self.conv = conv(filters, channels * fold**2)
+        self.known = nn.Linear(condition, filters, bias=False) if condition else None
+        self.y: Tensor | None = None
+
+    def given(self, y: Tensor) -> TopDown:
+        """The way down for images whose y is known, shape [B, C] or [1, C]; it shares weights."""
+        made = copy.copy(self)
+        made.y = y
+        return made
 
     @property
     def output_bias(self) -> Tensor:
@@ -197,7 +209,7 @@ class TopDown(nn.Module):
         Returns:
             The raw output, shape [B, C, H, W].
         """
-        h = self.start.expand(count, -1, -1, -1)
+        h = self._top(count)
         for place, group in enumerate(self.groups):
             if h.shape[-2:] != (group.height, group.width):
                 h = F.interpolate(h, scale_factor=2.0)[..., : group.height, : group.width]
@@ -206,6 +218,16 @@ class TopDown(nn.Module):
             h = ahead + rung.latents(choose(place, prior, state))
         height, width = self.image_size
         return F.pixel_shuffle(self.conv(silu(h)), self.fold)[..., :height, :width]
+
+    def _top(self, count: int) -> Tensor:
+        """The state at the top of so many images, those of each draw together, [B, W, h, w]."""
+        h = self.start.expand(count, -1, -1, -1)
+        if self.known is None or self.y is None:
+            return h
+        added = self.known(self.y)[:, :, None, None]
+        if len(added) not in (1, count):  # several draws per image
+            added = added.repeat(count // len(added), 1, 1, 1)
+        return h + added
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents to the raw output.

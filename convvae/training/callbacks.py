@@ -62,6 +62,8 @@ class Run:
     """Set it, and the run saves and stops after the batch under way."""
     labels: Tensor | None = None
     """Labels of the validation images, int64 [N], where there are any."""
+    y: Tensor | None = None
+    """What a conditional model is given of them, shape [N, C]: `vae.given(y)` is the model then."""
     validated_on: ValidatedOn = "test"
     """What the validation images are: training images held out, or the test images."""
 

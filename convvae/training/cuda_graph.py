@@ -55,13 +55,14 @@ class PlainStep:
     Args:
         learner: What learns.
         images: uint8, shape [N, C, H, W], on the learner's device.
+        y: What is known of them, shape [N, C], there too; None of an unconditional model.
     """
 
     engine = "eager"
 
-    def __init__(self, learner: Learner, images: Tensor) -> None:
+    def __init__(self, learner: Learner, images: Tensor, y: Tensor | None = None) -> None:
         self.learner = learner
-        self.images = images
+        self.images, self.y = images, y
         self.latent_dims = learner.vae.config.latent_dims
 
     def __call__(
@@ -69,7 +70,7 @@ class PlainStep:
     ) -> Tensor:
         """Take the step."""
         eps = eps.to(self.images.device, non_blocking=True)
-        return self.learner.step(self.batch(index, moves), eps, settings)
+        return self.learner.step(self.batch(index, moves), eps, settings, self.known(index))
 
     def batch(self, index: Tensor, moves: Tensor | None) -> Tensor:
         """Some images as the networks take them, in [0, 1]."""
@@ -77,6 +78,10 @@ class PlainStep:
         if moves is not None:
             moves = moves.to(device, non_blocking=True)
         return to_unit(take(self.images, index.to(device, non_blocking=True), moves))
+
+    def known(self, index: Tensor) -> Tensor | None:
+        """What is known of some images, shape [B, C]."""
+        return None if self.y is None else self.y[index.to(self.y.device, non_blocking=True)]
 
 
 class CapturedStep:
@@ -89,14 +94,19 @@ class CapturedStep:
         learner: What learns.
         images: uint8, shape [N, C, H, W], on the learner's device.
         record: Makes the graph; `runtime.record_graph` on a GPU.
+        y: What is known of them, shape [N, C], there too; None of an unconditional model.
     """
 
     engine = "cuda graph"
 
     def __init__(
-        self, learner: Learner, images: Tensor, record: Record = runtime.record_graph
+        self,
+        learner: Learner,
+        images: Tensor,
+        record: Record = runtime.record_graph,
+        y: Tensor | None = None,
     ) -> None:
-        self.plain = PlainStep(learner, images)
+        self.plain = PlainStep(learner, images, y)
         self.images = images
         self.latent_dims = self.plain.latent_dims
         self.record = record
@@ -132,10 +142,11 @@ class CapturedStep:
 
     def _update(self) -> None:
         x = to_unit(take(self.images, self.index, self.moves))
-        self.loss.copy_(self.plain.learner.update(x, self.eps))
+        known = self.plain.known(self.index)
+        self.loss.copy_(self.plain.learner.update(x, self.eps, y=known))
 
 
-def make_step(learner: Learner, images: Tensor) -> Step:
+def make_step(learner: Learner, images: Tensor, y: Tensor | None = None) -> Step:
     """The step for a device: recorded on a GPU of NVIDIA's kind, plain elsewhere.
 
     Where steps may be left out it is plain too: that is decided anew at each of them.
@@ -143,6 +154,7 @@ def make_step(learner: Learner, images: Tensor) -> Step:
     Args:
         learner: What learns.
         images: uint8, shape [N, C, H, W], on the learner's device.
+        y: What is known of them, shape [N, C], there too; None of an unconditional model.
     """
     recorded = images.is_cuda and learner.config.skip_norm is None
-    return (CapturedStep if recorded else PlainStep)(learner, images)
+    return (CapturedStep if recorded else PlainStep)(learner, images, y=y)

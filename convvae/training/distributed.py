@@ -289,12 +289,18 @@ class SharedStep:
         images: uint8, shape [N, C, H, W], on the learner's device.
         asked: Set where this process was asked to stop.
         stop: Set in all processes after the same step.
+        y: What is known of the images, shape [N, C], there too.
     """
 
     def __init__(
-        self, learner: Learner, images: Tensor, asked: threading.Event, stop: threading.Event
+        self,
+        learner: Learner,
+        images: Tensor,
+        asked: threading.Event,
+        stop: threading.Event,
+        y: Tensor | None = None,
     ) -> None:
-        self.plain = PlainStep(learner, images)
+        self.plain = PlainStep(learner, images, y)
         self.images, self.latent_dims = images, self.plain.latent_dims
         self.ranks = learner.ranks
         self.asked, self.stop = asked, stop
@@ -308,14 +314,19 @@ class SharedStep:
         learner, device = self.plain.learner, self.images.device
         learner.set_step(settings, len(index))
         x = self.plain.batch(index[own], None if moves is None else moves[own])
-        loss = learner.update(x, eps[:, own].to(device, non_blocking=True), len(index))
+        known = self.plain.known(index[own])
+        loss = learner.update(x, eps[:, own].to(device, non_blocking=True), len(index), known)
         if self.ranks.sum(torch.tensor([float(self.asked.is_set())], device=device)):
             self.stop.set()
         return loss
 
 
 def step_of(
-    learner: Learner, images: Tensor, asked: threading.Event, stop: threading.Event
+    learner: Learner,
+    images: Tensor,
+    asked: threading.Event,
+    stop: threading.Event,
+    y: Tensor | None = None,
 ) -> Step:
     """The step of this process: its share of each batch, or the whole one.
 
@@ -324,13 +335,14 @@ def step_of(
         images: uint8, shape [N, C, H, W], on its device.
         asked: Set where this process was asked to stop.
         stop: Set in all processes after the same step; the same event where there is one process.
+        y: What is known of the images, shape [N, C], there too; None of an unconditional model.
     """
     if learner.ranks.alone:
-        return make_step(learner, images)
+        return make_step(learner, images, y)
     if learner.config.batch_statistics == "shared":
         with_shared_statistics(learner.vae, learner.ranks)
     # What each share has of running statistics is overwritten by the first process's.
     learner.forward_pass = DistributedDataParallel(
         learner.forward_pass, process_group=learner.ranks.group
     )
-    return SharedStep(learner, images, asked, stop)
+    return SharedStep(learner, images, asked, stop, y)

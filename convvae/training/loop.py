@@ -187,7 +187,9 @@ class Validation(NamedTuple):
     """
 
 
-def validate(learner: Learner, images: Tensor, settings: StepSettings) -> Validation:
+def validate(
+    learner: Learner, images: Tensor, settings: StepSettings, y: Tensor | None = None
+) -> Validation:
     """Evaluate the objective of the training on images that it does not see.
 
     Where it is a function of a batch as a whole (see `training_loss`) it is the mean over batches
@@ -198,8 +200,10 @@ def validate(learner: Learner, images: Tensor, settings: StepSettings) -> Valida
         learner: What learns.
         images: uint8, shape [N, C, H, W].
         settings: Of the epoch's last step.
+        y: What is known of the images, shape [N, C]; None of an unconditional model.
     """
     config, vae = learner.config, learner.weights
+    vae = vae if y is None else vae.given(y)
     weights = ((settings.beta, settings.capacity), (config.beta, config.capacity or 0.0))
     total = learner.sums.new_zeros(4)
     with evaluating(vae):
@@ -207,9 +211,10 @@ def validate(learner: Learner, images: Tensor, settings: StepSettings) -> Valida
         for index in batches[learner.ranks.rank :: learner.ranks.count]:
             part = images[index]
             eps = own_noise(vae, part, config.seed)(config.mc_samples)
-            draws = draw(vae, to_unit(part.to(vae.device)), eps)
+            model = vae.at(index)
+            draws = draw(model, to_unit(part.to(vae.device)), eps)
             losses = [
-                training_loss(config, vae, draws, beta, capacity, learner.count) * len(part)
+                training_loss(config, model, draws, beta, capacity, learner.count) * len(part)
                 for beta, capacity in weights
             ]
             total += torch.stack([*(term.sum() for term in draws.terms), *losses])

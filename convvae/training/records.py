@@ -15,6 +15,7 @@ from convvae.figures import report
 from convvae.figures.gallery import Gallery
 from convvae.images import sheets
 from convvae.model.checkpoint import load_metadata
+from convvae.model.conditions import given_labels_of
 from convvae.model.run_folder import RunFolder
 from convvae.model.vae import VAE
 from convvae.training.learner import TrainingProgress
@@ -72,16 +73,19 @@ def check_same_images(run: RunFolder, images: data.ImageSet) -> None:
         )
 
 
-def joint_picture(vae: VAE, images: Tensor, seed: int) -> Tensor:
+def joint_picture(vae: VAE, test: data.ImageSet, seed: int) -> Tensor:
     """Reconstructions of the first images, a blank row, samples: uint8 [C, height, width]."""
-    return sheets.joint_grid(reconstruct(vae, images[:PREVIEW]), generate(vae, PREVIEW, seed=seed))
+    decoded = reconstruct(given_labels_of(vae, test), test.images[:PREVIEW])
+    return sheets.joint_grid(decoded, generate(vae, PREVIEW, seed=seed))
 
 
-def draw_pictures(run: RunFolder, vae: VAE, images: Tensor, test: Tensor, seed: int) -> None:
+def draw_pictures(
+    run: RunFolder, vae: VAE, train: data.ImageSet, test: data.ImageSet, seed: int
+) -> None:
     """Draw the pictures of a finished run: reconstructions, samples, both, and the loss curve."""
-    for split, source in (("train", images), ("test", test)):
-        some = source[: PREVIEW // 2]
-        sheet = sheets.paired_grid(some, reconstruct(vae, some))
+    for split, source in (("train", train), ("test", test)):
+        some = source.images[: PREVIEW // 2]
+        sheet = sheets.paired_grid(some, reconstruct(given_labels_of(vae, source), some))
         sheets.save_png(run.pictures / f"reconstructions-{split}.png", sheet)
     samples = sheets.grid(generate(vae, PREVIEW, seed=seed))
     sheets.save_png(run.pictures / "samples.png", samples)
@@ -93,7 +97,7 @@ def write_report(run: RunFolder, vae: VAE, test: data.ImageSet, seed: int) -> No
     """Write the page about a finished run, drawn and measured on some of its test images."""
     some = test.some(report.REPORT_IMAGES, seed)
     gallery = Gallery(
-        vae,
+        given_labels_of(vae, some),
         some.images,
         some.labels,
         some.classes,

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluation import doctor
 from convvae.images import sheets
 from convvae.model.checkpoint import ModelMetadata, load_metadata, load_model, save_model
+from convvae.model.conditions import condition_of, conditions, given_labels_of
 from convvae.model.objectives import Means, squared_error_and_kl_per_image
 from convvae.model.run_folder import RunFolder
 from convvae.model.vae import VAE
@@ -163,7 +164,9 @@ def prepare(
     if not ranks.alone:
         check_images(images.source.images, plan.batches(0), ranks)
     channels, height, width = images.source.images.shape[1:]
-    model = config.model((height, width), channels)
+    condition = condition_of(images.source) if config.condition else None
+    model = config.model((height, width), channels, condition)
+    conditions(model, images.test)  # what cannot be told of them is said before the work
     learner = Learner(config, model, device, len(images.rows), ranks)
     if run is None or not run.is_saved():
         begin(learner, images)
@@ -196,7 +199,10 @@ def carry_out(training: Training, run: RunFolder, watch: Callback, console: Cons
     with closing(watch):
         with stop_flag() as asked:
             stop = asked if ranks.alone else threading.Event()
-            step = step_of(learner, own.to(learner.vae.device), asked, stop)
+            device = learner.vae.device
+            y = conditions(learner.vae.config, images.source)
+            y = None if y is None else y.to(device)
+            step = step_of(learner, own.to(device), asked, stop, y)
             write_config(run, config, images.source, learner.vae, step.engine, progress)
             saves.save(progress)
             watch.start(start_of(run, training, progress, asked))
@@ -263,6 +269,7 @@ def start_of(
         validation=images.validation.images,
         stop=stop,
         labels=images.validation.labels,
+        y=conditions(learner.weights.config, images.validation),
         validated_on=images.validated_on,
     )
 
@@ -300,10 +307,12 @@ def conclude(
     config, vae, test = learner.config, learner.weights, images.test
     if progress.best_epoch:
         say(console, keep_best(run, vae, progress, config))
-    some = images.rows[:PREVIEW].to(pixels.device)
-    draw_pictures(run, vae, pixels[some].cpu(), test.images, config.seed)
+    some = images.rows[:PREVIEW]
+    train = replace(images.source.take(some), images=pixels[some.to(pixels.device)].cpu())
+    draw_pictures(run, vae, train, test, config.seed)
     say(console, doctor.of_run(config, run.read_metrics()))
-    say(console, doctor.of_model(vae, test.images, load_metadata(run.path)))
+    given = given_labels_of(vae, test)
+    say(console, doctor.of_model(given, test.images, load_metadata(run.path)))
     if config.report:
         write_report(run, vae, test, config.seed)
 
@@ -394,7 +403,10 @@ def finish_epoch(
     run, learner = saves.run, saves.learner
     config, vae = learner.config, learner.weights
     means, full_loss = validate(
-        learner, images.validation.images, plan.last_settings(progress.epoch)
+        learner,
+        images.validation.images,
+        plan.last_settings(progress.epoch),
+        conditions(vae.config, images.validation),
     )
     if not (means.is_finite() and math.isfinite(full_loss)):
         raise not_finite("the loss of the validation images is not finite", progress, run)
@@ -426,7 +438,7 @@ def finish_epoch(
     watch.epoch(row, vae)
     if config.preview:
         name = f"epoch-{progress.epoch:04}.png"
-        sheets.save_png(run.pictures / name, joint_picture(vae, images.test.images, config.seed))
+        sheets.save_png(run.pictures / name, joint_picture(vae, images.test, config.seed))
 
 
 def facts_of(

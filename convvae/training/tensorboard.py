@@ -78,7 +78,7 @@ class TensorBoard(Callback):
                     self._writer.add_scalar(f"{title}/{part}", row[f"{prefix}_{name}"], seen)
         self._writer.add_scalar("speed/images per second", row["images_per_second"], seen)
         some = self.run.validation[:PAIRS_LOGGED]
-        pairs = paired_grid(some, reconstruct(vae, some))
+        pairs = paired_grid(some, reconstruct(self._given(vae), some))
         sheets = {
             f"{self.run.validated_on} images, each with its reconstruction": pairs,
             "samples": grid(generate(vae, SAMPLES_LOGGED, seed=self.run.config.seed)),
@@ -92,11 +92,16 @@ class TensorBoard(Callback):
         assert self._writer
         images, labels = self.run.validation[:POINTS_LOGGED], self.run.labels
         self._writer.add_embedding(
-            posterior_means(self.run.vae, images)[0],
+            posterior_means(self._given(self.run.vae), images)[0],
             metadata=None if labels is None else labels[: len(images)].tolist(),
             label_img=_square(_visible(to_unit(images))),
             tag=f"posterior {self.run.vae.config.location} of {self.run.validated_on} images",
         )
+
+    def _given(self, vae: VAE) -> VAE:
+        """The model of the validation images; of an unconditional one, itself."""
+        assert self.run
+        return vae if self.run.y is None else vae.given(self.run.y)
 
     def close(self) -> None:
         """Close the log."""

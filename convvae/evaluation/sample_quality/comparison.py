@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convvae import runtime
-from convvae.evaluation.encode import BATCH, decoded_batches
+from convvae.evaluation.encode import BATCH, decoded_batches, sample_prior
 from convvae.evaluation.estimates import Estimate, Undefined
 from convvae.evaluation.sample_quality.features import FeatureSpace, feature_space
 from convvae.evaluation.sample_quality.measures import (
@@ -23,6 +23,7 @@ from convvae.evaluation.sample_quality.measures import (
     neighbourhoods,
 )
 from convvae.images.sheets import to_uint8
+from convvae.model.conditions import with_labels
 from convvae.model.vae import VAE
 
 __all__ = ["Comparison", "SampleQuality", "compare", "feature_space", "sample_quality"]
@@ -94,7 +95,8 @@ def _sample_features(
     vae: VAE, space: FeatureSpace, count: int, seed: int, progress: Callable[[int], None]
 ) -> Tensor | Undefined:
     """Features of a model's samples [N, F]; the samples themselves are not kept."""
-    z = vae.prior.sample(count, runtime.generator(seed, "generate"))
+    vae = with_labels(vae, count, seed=seed)
+    z = sample_prior(vae, count, runtime.generator(seed, "generate"))
     found: list[Tensor] = []
     for mean in decoded_batches(vae, z):
         if not mean.isfinite().all():

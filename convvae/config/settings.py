@@ -8,24 +8,12 @@ opening a file. Nothing here imports torch: the command line starts at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from convvae.errors import ConfigError, ImageSizeError
-from convvae.files import expand
+from convvae.config.base import Flag, Frozen, ImageSize, Size, UserPath, check_size
+from convvae.errors import ConfigError, did_you_mean, in_a_line
 from convvae.parts import (
     LIKELIHOOD_NAMES,
     NETWORK_NAMES,
@@ -36,8 +24,6 @@ from convvae.parts import (
     groups_of,
 )
 
-MIN_SIDE, MAX_SIDE = 8, 4096
-"""Image sides: three halvings must leave a cell, and an image must fit the memory of training."""
 LATENT_DIMS = 8
 """Latents of a model, where nothing else is asked for."""
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -49,122 +35,12 @@ ValidatedOn = Literal["validation", "test"]
 """Images that a run's `val_*` are of: training images held out, or the test images."""
 
 
-class Word(NamedTuple):
-    """How a value is written as a single word."""
-
-    metavar: str
-    """What stands for it in the help."""
-    read: Callable[[str], Any]
-    write: Callable[[Any], str]
-
-
-@dataclass(frozen=True)
-class Flag:
-    """How the command line writes a setting, where that does not follow from its name and type."""
-
-    word: Word | None = None
-    """How its value is read, where the type does not say."""
-    positional: bool = False
-    """Whether it stands without a name."""
-    name: str | None = None
-    """Its name, where it is not the setting's."""
-    aliases: tuple[str, ...] = ()
-    """Other names, such as `--batchsize`."""
-    negatable: bool = True
-    """Whether a switch has a `--no-` form."""
-
-
-def parse_size(text: str) -> tuple[int, int] | None:
-    """Read `64` or `48x80` as (height, width), `native` as None.
-
-    Raises:
-        ValueError: the text is not one or two whole numbers joined by `x`.
-
-    Examples:
-        >>> parse_size("48x80"), parse_size("64"), parse_size("native")
-        ((48, 80), (64, 64), None)
-    """
-    if text == "native":
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.lstrip("-").isdecimal() for side in sides):
-        raise ValueError(f"{text!r} is not a size: write 64, 48x80 (height x width) or native")
-    return int(sides[0]), int(sides[-1])
-
-
-def size_in_words(size: tuple[int, int] | None) -> str:
-    """What `parse_size` reads: `native` or `48x80`."""
-    return "native" if size is None else f"{size[0]}x{size[1]}"
-
-
-def square(size: object) -> object:
-    """A whole number as the height and width of a square; anything else as it is."""
-    return (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
-
-
-Size = Annotated[tuple[int, int], BeforeValidator(square)]
-"""Height and width; a single number is both."""
-ImageSize = Annotated[Size | None, Flag(Word("H[xW]", parse_size, size_in_words))]
-"""The size that images are brought to; None leaves it as it is."""
-
-
-def check_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size if the networks can take it.
-
-    Raises:
-        ImageSizeError: a side is below `MIN_SIDE` or above `MAX_SIDE`.
-    """
-    if min(size) < MIN_SIDE:
-        raise ImageSizeError(
-            f"images of {size[0]}x{size[1]} pixels are too small: the networks need at least "
-            f"{MIN_SIDE} a side; enlarge them with `image_size`"
-        )
-    if max(size) > MAX_SIDE:
-        raise ImageSizeError(
-            f"images of {size[0]}x{size[1]} pixels are too large: at most {MAX_SIDE} a side; "
-            "shrink them with `image_size`"
-        )
-    return size
-
-
-UserPath = Annotated[Path, AfterValidator(expand)]
-"""A path of the user's, `~` written out."""
-
-
-class Frozen(BaseModel):
-    """A configuration: immutable, no unknown keys, finite numbers."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @classmethod
-    def checked(cls, values: dict[str, Any], where: str) -> Self:
-        """Build from plain values (a recipe, a file, the command line).
-
-        Raises:
-            ConfigError: a key is unknown or a value is out of its range; `where` is named.
-            ImageSizeError: the images are smaller than `MIN_SIDE`.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"{where}: {describe(error)}") from error
-
-
-def describe(error: ValidationError) -> str:
-    """Say in one line what pydantic found: each setting, its value and the rule that it broke."""
-    parts: list[str] = []
-    for item in error.errors():
-        name = ".".join(str(key) for key in item["loc"])
-        reason = item["msg"].removeprefix("Value error, ")
-        found = f" (found {item['input']!r})" if name else ""
-        parts.append(f"{name}: {reason}{found}" if name else reason)
-    return "; ".join(parts)
-
-
 MAX_GROUPS = 100
 """Groups of latents of a ladder that may be named per resolution."""
+MOST_LABELS = 10_000
+"""Labels that a model may know."""
+NAMED_LABELS = 20
+"""Of them, those that a message names."""
 MAX_OUTLINE = 512
 """Latents of a ladder's first groups that stand for an image where each is looked at."""
 
@@ -193,7 +69,7 @@ class Architecture(Frozen):
     posterior: Literal["diagonal", "full", "flow"] = "diagonal"
     """q(z|x): a Gaussian with a diagonal or a full covariance, or one bent by a flow."""
     prior: Annotated[str, PRIOR_NAMES] = "normal"
-    """p(z): standard normal, a mixture of Gaussians or of posteriors (VampPrior), or a flow."""
+    """p(z): standard normal, a mixture (of posteriors: vamp), a flow; a Gaussian for each label."""
     prior_components: int = Field(default=100, ge=1, le=10_000)
     """Components of a mixture prior."""
 
@@ -240,6 +116,40 @@ class Architecture(Frozen):
         return self
 
 
+class Condition(Frozen):
+    """What a conditional model knows of an image beside its pixels: which of these labels it has.
+
+    y is the label as a vector of one 1 among zeros, shape [C] for C labels.
+    """
+
+    labels: tuple[str, ...] = Field(min_length=1, max_length=MOST_LABELS)
+    """What the labels are called, in their order in y."""
+    counts: tuple[Annotated[int, Field(ge=1)], ...]
+    """Training images of each label, from which p(y) follows."""
+
+    @model_validator(mode="after")
+    def _a_count_for_each(self) -> Self:
+        if len(self.counts) != len(self.labels) or len(set(self.labels)) != len(self.labels):
+            raise ValueError("each label of a model has a name of its own and a count")
+        return self
+
+    def place(self, label: str) -> int:
+        """Where a label is in y.
+
+        Raises:
+            ConfigError: the model does not know it.
+        """
+        if label not in self.labels:
+            known = ", ".join(map(in_a_line, self.labels[:NAMED_LABELS]))
+            more = len(self.labels) - NAMED_LABELS
+            raise ConfigError(
+                f"the model does not know the label {in_a_line(repr(label))}"
+                f"{did_you_mean(label, self.labels)}; it knows {known}"
+                + (f" and {more:,} more" if more > 0 else "")
+            )
+        return self.labels.index(label)
+
+
 class ModelConfig(Architecture):
     """All that is needed to rebuild a model; stored inside every model file.
 
@@ -252,6 +162,8 @@ class ModelConfig(Architecture):
     """Height and width of the images, at least 8 each; a single number is both."""
     channels: int = Field(ge=1, le=4)
     """Channels C of the images."""
+    condition: Condition | None = None
+    """The labels that the model is told; None of an unconditional one."""
 
     @property
     def pixels(self) -> int:
@@ -262,6 +174,11 @@ class ModelConfig(Architecture):
     @classmethod
     def _large_enough(cls, size: tuple[int, int]) -> tuple[int, int]:
         return check_size(size)
+
+    @model_validator(mode="after")
+    def _labels_where_they_are_needed(self) -> Self:
+        check_condition(self, conditional=self.condition is not None)
+        return self
 
     @property
     def plan(self) -> tuple[Group, ...]:
@@ -304,6 +221,20 @@ class ModelConfig(Architecture):
         return self
 
 
+def check_condition(model: Architecture, *, conditional: bool) -> None:
+    """Check that a prior fits a model that is told labels, or is not.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if model.prior == "conditional" and not conditional:
+        raise ValueError("prior conditional is one for each label; use `condition='label'` too")
+    if model.prior == "vamp" and conditional:
+        raise ValueError(
+            "prior vamp mixes posteriors of images that have no label; use `prior='conditional'`"
+        )
+
+
 class TrainConfig(Architecture):
     """One training run, whole; `convvae train --resume RUN` continues a stopped one."""
 
@@ -331,6 +262,8 @@ class TrainConfig(Architecture):
     """How one's own are divided: auto, folders (train, test), a share held out, or none."""
     skip_bad: bool = False
     """Leave out files that cannot be read."""
+    condition: Literal["label"] | None = None
+    """Tell the model the label y of each image: q(z|x,y), p(x|z,y); see the prior conditional."""
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training images held out to choose the kept weights, at most 5,000; 0: none."""
     augment: Augmentation = "none"
@@ -486,13 +419,20 @@ class TrainConfig(Architecture):
             raise ValueError("mmd compares the latents with the normal prior; use `prior='normal'`")
         return self
 
-    def model(self, image_size: tuple[int, int], channels: int) -> ModelConfig:
-        """The model that this run trains on images of that size.
+    @model_validator(mode="after")
+    def _labels_where_they_are_needed(self) -> Self:
+        check_condition(self, conditional=self.condition is not None)
+        return self
+
+    def model(
+        self, image_size: tuple[int, int], channels: int, condition: Condition | None = None
+    ) -> ModelConfig:
+        """The model that this run trains on images of that size, and with those labels.
 
         Raises:
             ConfigError: the settings do not fit the images.
             ImageSizeError: the images are smaller than `MIN_SIDE`.
         """
         chosen = {name: getattr(self, name) for name in Architecture.model_fields}
-        of_images = {"image_size": image_size, "channels": channels}
+        of_images = {"image_size": image_size, "channels": channels, "condition": condition}
         return ModelConfig.checked({**chosen, **of_images}, "model")
