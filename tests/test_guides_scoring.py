@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the tests run outside the repository")
 
 WRITTEN = {
-    "embeddings": ["latents.npz", "latents.parquet", "latents.npy"],
+    "embeddings": ["latents.npz", "latents.parquet", "latents.npy", "from-shards.npz"],
     "anomalies": ["odd/worst.png", "odd/scores.csv", "odd/report.json", "other/scores.csv"],
     "scikit-learn": ["digits.safetensors", "samples.png"],
 }

@@ -27,8 +27,8 @@ ROOMS = {
     ],
     "cli": [
         "options", "help", "flags", "console", "common", "train", "reconstruct", "generate",
-        "evaluate", "figures", "report", "explore", "info", "models", "import_", "export",
-        "__init__", "anomalies", "encode", "main",
+        "sharding", "evaluate", "figures", "report", "explore", "info", "models", "import_",
+        "export", "__init__", "anomalies", "encode", "merge", "main",
     ],
     "config": [
         "base", "settings", "__init__",
@@ -42,8 +42,9 @@ ROOMS = {
         "flows", "tables", "__init__",
     ],
     "evaluation": [
-        "estimates", "encode", "encoding_files", "bounds", "groups", "reconstruction", "evaluate",
-        "label_evidence", "latents", "fitted_priors", "distances", "disentanglement", "probes",
+        "estimates", "shards", "encode", "encoding_files", "bounds", "groups", "reconstruction",
+        "evaluate", "label_evidence", "latents", "fitted_priors", "distances", "disentanglement",
+        "probes",
         "sample_quality", "doctor", "scorecard", "__init__",
     ],
     "explorer": [

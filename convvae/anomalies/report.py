@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -69,20 +69,31 @@ class Request:
     """Whether the normal images are those that the model learnt from."""
 
 
-def run(vae: VAE, request: Request, settings: AnomalySettings, folder: Path, worst: int) -> None:
-    """Judge images, print what was found, and write scores.csv, report.json and worst.png.
+class Chosen(NamedTuple):
+    """Some of the images of a source."""
 
-    Args:
-        vae: The model.
-        request: The images.
-        settings: How.
-        folder: Where to write.
-        worst: Images in the picture.
+    source: Images
+    which: Tensor | None
+    """Which of them, bool [N]; None where all."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is to be measured for a request."""
+
+    abnormal: Tensor | None
+    """Which of the images are to be found, bool [N]; None without such labels."""
+    normal: Tensor
+    """Which of the normal images, or of those that are judged, calibrate: bool [M] or [N]."""
+    measured: Mapping[str, Chosen]
+    """The images to pass through the model: `judged`, and `normal` where those are others."""
+
+
+def plan(request: Request, settings: AnomalySettings) -> Measurement:
+    """What is to be measured.
 
     Raises:
         UsageError: a label does not exist, no normal image is left, or the score is not defined.
-        ImageSizeError: the images do not fit the model.
-        OutputError: a file cannot be written.
     """
     source, normal = request.source, request.normal
     abnormal = is_abnormal(source, settings.abnormal) if settings.abnormal else None
@@ -100,17 +111,50 @@ def run(vae: VAE, request: Request, settings: AnomalySettings, folder: Path, wor
             f"`score={settings.score!r}` is not defined: it needs more than {NEIGHBOUR_RANK} "
             f"normal images and there are {count}; name more with `normal`"
         )
+    measured = {"judged": Chosen(source, None)}
+    if not among:
+        measured["normal"] = Chosen(normal, chosen)
+    return Measurement(abnormal, chosen, measured)
+
+
+def run(
+    vae: VAE,
+    request: Request,
+    settings: AnomalySettings,
+    folder: Path,
+    worst: int,
+    known: Mapping[str, Measured] | None = None,
+) -> None:
+    """Judge images, print what was found, and write scores.csv, report.json and worst.png.
+
+    Args:
+        vae: The model.
+        request: The images.
+        settings: How.
+        folder: Where to write.
+        worst: Images in the picture.
+        known: What the images of the plan were measured to be, where that was done before.
+
+    Raises:
+        UsageError: a label does not exist, no normal image is left, or the score is not defined.
+        ImageSizeError: the images do not fit the model.
+        OutputError: a file cannot be written.
+    """
+    source, planned = request.source, plan(request, settings)
     make_folder(folder)  # a place that cannot be written to is said before the work
-    found = _measured(vae, source, settings)
-    theirs = chosen if among else _measured(vae, normal, settings, chosen)
+    if known is None:
+        known = {name: _measured(vae, some, settings) for name, some in planned.measured.items()}
+    found, chosen, abnormal = known["judged"], planned.normal, planned.abnormal
+    theirs = known.get("normal", chosen)
     judgements = judge(found, theirs, abnormal, settings.false_alarms, request.judged)
     found = found.first(request.judged)
     abnormal = None if abnormal is None else abnormal[: request.judged]
+    normal, count = planned.measured.get("normal", Chosen(source, None)).source, int(chosen.sum())
     report = {
         **asdict(settings),
         "data": _title(source),
         "images": request.judged,
-        "normal": _title(source if among else normal, chosen),
+        "normal": _title(normal, chosen),
         "normal_images": count,
         "scores": {name: as_record(name, judgements.get(name)) for name in SCORES},
         "notes": notes(request, count, settings, abnormal, judgements),
@@ -236,19 +280,40 @@ def write_scores(
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def _measured(
-    vae: VAE, source: Images, settings: AnomalySettings, chosen: Tensor | None = None
-) -> Measured:
-    with counting(_title(source), len(source)) as progress:
+def _measured(vae: VAE, some: Chosen, settings: AnomalySettings) -> Measured:
+    with counting(_title(some.source), len(some.source)) as progress:
         return measure(
             vae,
-            source,
+            some.source,
             seed=settings.seed,
             samples=settings.samples,
             binarize_seed=settings.binarize_seed,
-            chosen=chosen,
+            chosen=some.which,
             progress=progress,
         )
+
+
+def measured_part(
+    vae: VAE, some: Chosen, settings: AnomalySettings, start: int, stop: int
+) -> dict[str, Tensor]:
+    """The numbers of the images from one place to another; none where none of them is chosen.
+
+    Raises:
+        ImageSizeError: the images do not fit the model.
+    """
+    if some.which is not None and not bool(some.which[start:stop].any()):
+        return {}
+    found = measure(
+        vae,
+        some.source,
+        seed=settings.seed,
+        samples=settings.samples,
+        binarize_seed=settings.binarize_seed,
+        chosen=some.which,
+        start=start,
+        stop=stop,
+    )
+    return found.numbers()
 
 
 def _title(source: Images, chosen: Tensor | None = None) -> str:

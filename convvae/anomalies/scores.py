@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -49,6 +49,16 @@ class Measured(NamedTuple):
     importance_bound: Tensor
     """Nats, shape [N]."""
 
+    @classmethod
+    def of(cls, numbers: Mapping[str, Tensor]) -> Measured:
+        """What `numbers` gave."""
+        encodings = Encodings(*(numbers[name] for name in Encodings._fields))
+        return cls(encodings, numbers["importance_bound"])
+
+    def numbers(self) -> dict[str, Tensor]:
+        """All of it by name, to be stored."""
+        return {**self.encodings._asdict(), "importance_bound": self.importance_bound}
+
     def first(self, count: int) -> Measured:
         """Those of the first so many images."""
         encodings = Encodings(*(values[:count] for values in self.encodings))
@@ -63,6 +73,8 @@ def measure(
     samples: int,
     binarize_seed: int | None = None,
     chosen: Tensor | None = None,
+    start: int = 0,
+    stop: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """Pass images through a model, batch by batch.
@@ -74,6 +86,8 @@ def measure(
         samples: Draws K of z per image for the importance-weighted bound.
         binarize_seed: Of the black or white pixels of a model of such images, else None.
         chosen: Which of the images to measure, bool [N]; they are the same as in all.
+        start: The place of the first image.
+        stop: The place behind the last; absent, they go on to the end.
         progress: Called with the number of images done since the last call.
 
     Raises:
@@ -82,8 +96,8 @@ def measure(
     """
     encodings: list[Encodings] = []
     bounds: list[Tensor] = []
-    done = 0
-    for batch in batches(vae, source, binarize_seed):
+    done = start
+    for batch in batches(vae, source, binarize_seed, start, stop):
         these = slice(done, done + len(batch))
         images = batch if chosen is None else batch[chosen[these]]
         if len(images):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from convvae.cli import sharding
 from convvae.cli.common import (
     ImagesOptions,
-    OutputOptions,
     binarize_seed,
     check_outputs,
     meant,
@@ -21,11 +24,15 @@ from convvae.config import UserPath
 from convvae.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from convvae.anomalies import report
+    from convvae.evaluation.shards import Measure, ShardFolder
     from convvae.model.checkpoint import ModelMetadata
+    from convvae.model.vae import VAE
 
 
-class AnomaliesOptions(ImagesOptions, OutputOptions):
+class AnomaliesOptions(ImagesOptions, sharding.ShardedOptions):
     """Score images by how unlike the normal ones they are, and flag those beyond a threshold."""
 
     normal: str | None = None
@@ -53,23 +60,88 @@ class AnomaliesOptions(ImagesOptions, OutputOptions):
 def anomalies(args: list[str]) -> None:
     """Score images by how unlike the normal ones they are, and flag the worst."""
     options = parse(AnomaliesOptions, args, "convvae anomalies")
-    vae, metadata = open_model(options)
+    if options.shards is not None:
+        sharding.refuse(options, ("outdir",))
+        sharding.fill("anomalies", options, AnomaliesTask)
+        return
+    sharding.check_alone(options.device)
+    task = AnomaliesTask.open(options)
     from convvae.anomalies import report
 
-    written = [options.outdir / name for name in report.FILES]
-    word = meant(options, metadata)
-    check_outputs(options, written, "outdir", model=options.model, data=word)
-    settings = report.AnomalySettings(
-        model=options.model,
-        score=options.score,
-        false_alarms=options.false_alarms,
-        abnormal=options.abnormal,
-        samples=options.samples,
-        seed=options.seed,
-        binarize_seed=binarize_seed(metadata),
-    )
-    request = _request(options, metadata)
-    report.run(vae, request, settings, options.outdir, options.worst)
+    report.run(task.vae, task.request, task.settings, options.outdir, options.worst)
+
+
+@dataclass(frozen=True)
+class AnomaliesTask:
+    """A model, and the images that it judges."""
+
+    output: ClassVar[str] = "outdir"
+    """Option that names what is written."""
+
+    options: AnomaliesOptions
+    vae: VAE
+    request: report.Request
+    settings: report.AnomalySettings
+
+    @staticmethod
+    def written(options: AnomaliesOptions) -> list[Path]:
+        """The files in the folder that is named."""
+        from convvae.anomalies import report
+
+        return [options.outdir / name for name in report.FILES]
+
+    @classmethod
+    def open(cls, options: AnomaliesOptions) -> AnomaliesTask:
+        """Open the model and the images.
+
+        Raises:
+            ConvvaeError: they cannot be had, or the output is in the way.
+        """
+        vae, metadata = open_model(options)
+        from convvae.anomalies import report
+
+        if options.shards is None or "outdir" in options.model_fields_set:
+            word, written = meant(options, metadata), cls.written(options)
+            check_outputs(options, written, "outdir", model=options.model, data=word)
+        settings = report.AnomalySettings(
+            model=options.model,
+            score=options.score,
+            false_alarms=options.false_alarms,
+            abnormal=options.abnormal,
+            samples=options.samples,
+            seed=options.seed,
+            binarize_seed=binarize_seed(metadata),
+        )
+        return cls(options, vae, _request(options, metadata), settings)
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """How the images are measured in shards."""
+        from convvae.anomalies import report
+        from convvae.evaluation.encode import batch_size
+        from convvae.evaluation.shards import Measure
+
+        def part(some: report.Chosen, start: int, stop: int) -> dict[str, Tensor]:
+            return report.measured_part(self.vae, some, self.settings, start, stop)
+
+        return {
+            name: Measure(
+                some.source.counts,
+                batch_size(self.vae),
+                partial(part, some),
+                sharding.of_images(some.source),
+            )
+            for name, some in report.plan(self.request, self.settings).measured.items()
+        }
+
+    def finish(self, folder: ShardFolder) -> None:
+        """Write the scores, the report and the picture from the shards."""
+        from convvae.anomalies import report
+        from convvae.anomalies.scores import Measured
+
+        known = {name: Measured.of(folder.all_numbers(name)) for name in self.measures}
+        options = self.options
+        report.run(self.vae, self.request, self.settings, options.outdir, options.worst, known)
 
 
 def _request(options: AnomaliesOptions, metadata: ModelMetadata) -> report.Request:

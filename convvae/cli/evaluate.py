@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from convvae.cli import sharding
 from convvae.cli.common import (
-    DataOptions,
-    OutputOptions,
     check_outputs,
     division,
     fit_prior,
@@ -24,6 +24,8 @@ from convvae.config import Flag, UserPath
 from convvae.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from convvae.data import ImageSet
@@ -33,11 +35,12 @@ if TYPE_CHECKING:
     from convvae.evaluation.probes import Probes
     from convvae.evaluation.sample_quality import SampleQuality
     from convvae.evaluation.scorecard import Section
+    from convvae.evaluation.shards import Measure, ShardFolder
     from convvae.model.checkpoint import ModelMetadata
     from convvae.model.vae import VAE
 
 
-class EvaluateOptions(DataOptions, OutputOptions):
+class EvaluateOptions(sharding.ShardedOptions):
     """Measure a model on test images: bounds, their parts and errors, latents, reconstructions."""
 
     limit: int | None = Field(default=None, ge=1)
@@ -67,69 +70,149 @@ class EvaluateOptions(DataOptions, OutputOptions):
 def evaluate(args: list[str]) -> None:
     """Measure a model on test images: bounds, latents, reconstructions, labels, samples."""
     options = parse(EvaluateOptions, args, "convvae evaluate")
-    vae, metadata = open_model(options)
-    from convvae.cli.console import FlagConsole
-    from convvae.data.pixels import binarize_once
-    from convvae.evaluation import scorecard
-    from convvae.evaluation.probes import MAX_TRAIN
-    from convvae.model.conditions import given_labels_of
-
-    word, written = meant(options, metadata), [options.json_file] if options.json_file else []
-    check_outputs(options, written, "json", model=options.model, data=word)
-    seed = metadata.binarize_seed if options.binarize_seed is None else options.binarize_seed
-    as_trained = options.binarize == "auto" and metadata.binarize != "none"
-    drawn = as_trained or options.binarize == "once"
-
-    def shown(found: ImageSet) -> ImageSet:
-        """The images as the model sees them: some of them are chosen afterwards."""
-        if not drawn:
-            return found
-        return replace(found, images=binarize_once(found.images, found.split, seed))
-
-    grey = open_images(options, metadata, "test")
-    grey, source = (_limited(part, options) for part in (grey, shown(grey)))
-    images = source.images
-    prior = metadata.model.prior
+    if options.shards is not None:
+        sharding.refuse(options, ("json_file", "probe", "factors", "quality", "sampler"))
+        sharding.fill("evaluate", options, EvaluateTask)
+        return
+    sharding.check_alone(options.device)
+    task = EvaluateTask.open(options)
     if options.sampler != "prior":
-        prior = f"fitted {options.sampler}"
+        vae, metadata = task.vae, task.metadata
         fit_prior(vae, metadata, options.sampler, options.data_dir, options.seed, options.data)
-    given = given_labels_of(vae, source)
-    protocol = {
-        "model": options.model,
-        "data": f"{source.name} (test)",
-        "images": len(images),
-        "binarize_seed": seed if drawn else None,
-        "prior": prior,
-        "samples": options.samples,
-        "sample_quality": "against the grey images" if drawn and options.quality else None,
-        "seed": options.seed,
-    }
-    sections = [] if metadata.model.condition is None else [_labels(vae, source, options)]
-    if options.factors:
-        sections.append(_factors(given, source, options.seed))
-    if options.probe or options.quality:
-        train = _training_images(options, metadata)
-        if options.probe:
-            some = shown(train).some(MAX_TRAIN, options.seed)
-            sections.append(_probe(vae, some, source))
-        if options.quality:
-            sections.append(_quality(vae, train, grey.images, options))
-    scorecard.run(given, metadata, images, protocol, options.json_file, sections, FlagConsole())
+    task.show(task.sections())
 
 
-def _limited(images: ImageSet, options: EvaluateOptions) -> ImageSet:
-    """So many of the images as are asked for.
+@dataclass(frozen=True)
+class EvaluateTask:
+    """A model, and the images that it is evaluated on."""
 
-    Raises:
-        ConfigError: there are fewer.
-    """
-    if options.limit is None:
-        return images
-    if options.limit > len(images):
-        raise ConfigError(
-            f"--limit is {options.limit}, but there are {len(images)} images; ask for fewer"
+    output: ClassVar[str] = "json_file"
+    """Option that names what is written."""
+
+    options: EvaluateOptions
+    vae: VAE
+    metadata: ModelMetadata
+    grey: ImageSet
+    """The images as they are."""
+    source: ImageSet
+    """The same as the model sees them."""
+    drawn_by: int | None
+    """Seed of their black or white pixels."""
+    fingerprint: str | None
+    """Of all images that there are."""
+
+    @staticmethod
+    def written(options: EvaluateOptions) -> list[Path]:
+        """The JSON file, if one is named."""
+        return [] if options.json_file is None else [options.json_file]
+
+    @classmethod
+    def open(cls, options: EvaluateOptions) -> EvaluateTask:
+        """Open the model and the images.
+
+        Raises:
+            ConvvaeError: they cannot be had, or the output is in the way.
+        """
+        vae, metadata = open_model(options)
+        word, written = meant(options, metadata), cls.written(options)
+        check_outputs(options, written, "json", model=options.model, data=word)
+        seed = metadata.binarize_seed if options.binarize_seed is None else options.binarize_seed
+        as_trained = options.binarize == "auto" and metadata.binarize != "none"
+        drawn_by = seed if as_trained or options.binarize == "once" else None
+        grey = open_images(options, metadata, "test")
+        source, fingerprint = _shown(grey, drawn_by), grey.fingerprint
+        if options.limit is not None:
+            if options.limit > len(grey):
+                raise ConfigError(
+                    f"--limit is {options.limit}, but there are {len(grey)} images; ask for fewer"
+                )
+            grey, source = (part.some(options.limit, options.seed) for part in (grey, source))
+        return cls(options, vae, metadata, grey, source, drawn_by, fingerprint)
+
+    @cached_property
+    def given(self) -> VAE:
+        """The model, told the labels of the images if it was trained with labels."""
+        from convvae.model.conditions import given_labels_of
+
+        return given_labels_of(self.vae, self.source)
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """How the images are measured in shards."""
+        from convvae.evaluation.encode import batch_size
+        from convvae.evaluation.evaluate import measure
+        from convvae.evaluation.shards import Measure
+
+        options, images = self.options, self.source.images
+
+        def part(start: int, stop: int) -> dict[str, Tensor]:
+            some = images[start:stop]
+            given = self.given.at(slice(start, stop))
+            return measure(given, some, seed=options.seed, samples=options.samples)
+
+        known = {**sharding.of_images(self.source), "fingerprint": self.fingerprint}
+        return {"images": Measure(self.source.counts, batch_size(self.vae), part, known)}
+
+    def finish(self, folder: ShardFolder) -> None:
+        """Print the numbers, and write them if a file is named, from the shards."""
+        self.show(self.sections(), folder.all_numbers("images"))
+
+    def show(
+        self, sections: Sequence[Section], measured: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Print the numbers, and write them if a file is named.
+
+        Args:
+            sections: What is measured beside the bounds.
+            measured: The numbers of the images, where they are known.
+        """
+        from convvae.cli.console import FlagConsole
+        from convvae.evaluation import scorecard
+
+        options, fitted = self.options, self.options.sampler != "prior"
+        grey = self.drawn_by is not None and options.quality
+        protocol = {
+            "model": options.model,
+            "data": f"{self.source.name} (test)",
+            "images": len(self.source),
+            "binarize_seed": self.drawn_by,
+            "prior": f"fitted {options.sampler}" if fitted else self.metadata.model.prior,
+            "samples": options.samples,
+            "sample_quality": "against the grey images" if grey else None,
+            "seed": options.seed,
+        }
+        images, path = self.source.images, options.json_file
+        console = FlagConsole()
+        scorecard.run(
+            self.given, self.metadata, images, protocol, path, sections, console, measured
         )
-    return images.some(options.limit, options.seed)
+
+    def sections(self) -> list[Section]:
+        """What is asked for beside the bounds."""
+        from convvae.evaluation.probes import MAX_TRAIN
+
+        options, found = self.options, list["Section"]()
+        if self.metadata.model.condition is not None:
+            found.append(_labels(self.vae, self.source, options))
+        if options.factors:
+            found.append(_factors(self.given, self.source, options.seed))
+        if options.probe or options.quality:
+            train = _training_images(options, self.metadata)
+            if options.probe:
+                some = _shown(train, self.drawn_by).some(MAX_TRAIN, options.seed)
+                found.append(_probe(self.vae, some, self.source))
+            if options.quality:
+                found.append(_quality(self.vae, train, self.grey.images, options))
+        return found
+
+
+def _shown(found: ImageSet, drawn_by: int | None) -> ImageSet:
+    """The images as the model sees them: some of them are chosen afterwards."""
+    from convvae.data.pixels import binarize_once
+
+    if drawn_by is None:
+        return found
+    return replace(found, images=binarize_once(found.images, found.split, drawn_by))
 
 
 def _training_images(options: EvaluateOptions, metadata: ModelMetadata) -> ImageSet:

@@ -26,6 +26,7 @@ from convvae.cli.flags import as_flags
 from convvae.cli.generate import generate
 from convvae.cli.import_ import import_
 from convvae.cli.info import info
+from convvae.cli.merge import merge
 from convvae.cli.models import models
 from convvae.cli.reconstruct import reconstruct
 from convvae.cli.report import report
@@ -45,7 +46,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
         *(train, reconstruct, generate, evaluate, figures, report, explore),
-        *(encode, anomalies, info, models, import_, export),
+        *(encode, anomalies, merge, info, models, import_, export),
     )
 }
 

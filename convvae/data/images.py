@@ -69,13 +69,20 @@ class ImageSet:
         return len(self.images)
 
     @property
+    def counts(self) -> list[int]:
+        """How many images of one split follow each other: all of them."""
+        return [len(self)]
+
+    @property
     def splits(self) -> list[Split]:
         """The split of each image."""
         return [self.split] * len(self)
 
-    def batches(self, count: int) -> Iterator[tuple[Split, Tensor]]:
+    def batches(
+        self, count: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Split, Tensor]]:
         """At most so many images at a time, uint8 `[n, C, H, W]`, with their split, in order."""
-        for part in self.images.split(count):
+        for part in self.images[start:stop].split(count):
             yield self.split, part
 
     def take(self, rows: Tensor) -> ImageSet:

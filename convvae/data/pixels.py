@@ -37,6 +37,13 @@ def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
     return out
 
 
+def pass_over(shape: tuple[int, ...], count: int, generator: torch.Generator) -> None:
+    """Bring a generator to where `binarize` of so many images, each of that shape, leaves it."""
+    for start in range(0, count, 1000):
+        some = (min(1000, count - start), *shape)
+        torch.randint(255, some, dtype=torch.uint8, generator=generator)
+
+
 def binarize_once(images: Tensor, split: str, seed: int) -> Tensor:
     """Binarise the images of a split the same way every time: a function of (split, seed)."""
     return binarize(images, binarize_generator(split, seed))

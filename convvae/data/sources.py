@@ -160,16 +160,19 @@ def stream(
     return Stream(tuple(runs), torch.cat(labels), name, part, classes=published.classes)
 
 
-def _idx_images(path: Path, count: int) -> Iterator[torch.Tensor]:
-    """The grey images of an idx file, so many at a time."""
-    return (torch.from_numpy(rows[:, None]) for rows in idx_rows(path, count))
+def _idx_images(path: Path, count: int, start: int) -> Iterator[torch.Tensor]:
+    """The grey images of an idx file, so many at a time, from a place on."""
+    return (torch.from_numpy(rows[:, None]) for rows in idx_rows(path, count, start))
 
 
 def _each(
-    read: Callable[[int], Iterable[torch.Tensor]], prepare: Preparation, count: int
+    read: Callable[[int, int], Iterable[torch.Tensor]],
+    prepare: Preparation,
+    count: int,
+    start: int,
 ) -> Iterator[torch.Tensor]:
     """What is made of images that come so many at a time."""
-    return (prepared(images, prepare) for images in read(count))
+    return (prepared(images, prepare) for images in read(count, start))
 
 
 def _image_set(found: Labelled, name: str, split: Split, limit: int | None = None) -> ImageSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -54,9 +55,21 @@ class Images(Protocol):
         """The split of each image."""
         ...
 
+    @property
+    def counts(self) -> list[int]:
+        """How many images of one split follow each other, before some of another."""
+        ...
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Changes whenever the images do; None where the name says all, or nothing is known."""
+        ...
+
     def __len__(self) -> int: ...
 
-    def batches(self, count: int) -> Iterator[tuple[Split, Tensor]]:
+    def batches(
+        self, count: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Split, Tensor]]:
         """At most so many images of one split at a time, uint8 `[n, C, H, W]`, in order."""
         ...
 
@@ -68,12 +81,12 @@ class Run:
     Attributes:
         split: "train" or "test".
         count: How many of them, from the first.
-        read: Gives them so many at a time, uint8 `[n, C, H, W]`.
+        read: Gives them so many at a time, from a place on, uint8 `[n, C, H, W]`.
     """
 
     split: Split
     count: int
-    read: Callable[[int], Iterable[Tensor]]
+    read: Callable[[int, int], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,7 @@ class Stream:
         split: What part of the source it is.
         names: What each image is called; None where the source numbers its images.
         classes: What each label is called; None where the source does not say.
+        fingerprint: Changes whenever the images do; None of a published set, whose name says it.
     """
 
     runs: tuple[Run, ...]
@@ -95,6 +109,7 @@ class Stream:
     split: Part
     names: Sequence[str] | None = None
     classes: tuple[str, ...] | None = None
+    fingerprint: str | None = None
 
     @classmethod
     def of(cls, sets: Sequence[ImageSet], split: Part) -> Stream:
@@ -102,31 +117,48 @@ class Stream:
         labels = [found.labels for found in sets if found.labels is not None]
         names = [name for found in sets if found.names is not None for name in found.names]
         return cls(
-            tuple(Run(found.split, len(found), found.images.split) for found in sets),
+            tuple(Run(found.split, len(found), partial(_rows, found.images)) for found in sets),
             torch.cat(labels) if labels else None,
             sets[0].name,
             split,
             names or None,
             sets[0].classes,
+            " ".join(found.fingerprint for found in sets if found.fingerprint) or None,
         )
 
     def __len__(self) -> int:
         return sum(run.count for run in self.runs)
 
     @property
+    def counts(self) -> list[int]:
+        """How many images of one split follow each other, before some of another."""
+        return [run.count for run in self.runs]
+
+    @property
     def splits(self) -> list[Split]:
         """The split of each image."""
         return [run.split for run in self.runs for _ in range(run.count)]
 
-    def batches(self, count: int) -> Iterator[tuple[Split, Tensor]]:
-        """At most so many images of one split at a time, uint8 `[n, C, H, W]`, in order."""
+    def batches(
+        self, count: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Split, Tensor]]:
+        """At most so many images of one split at a time, uint8 `[n, C, H, W]`, in order.
+
+        Args:
+            count: How many at a time.
+            start: The place of the first of them.
+            stop: The place behind the last; absent, they go on to the end.
+        """
+        begin = 0
         for run in self.runs:
-            left = run.count
-            for images in run.read(count) if left else ():
+            first = max(start - begin, 0)
+            left = (run.count if stop is None else min(run.count, stop - begin)) - first
+            for images in run.read(count, first) if left > 0 else ():
                 yield run.split, images[:left]
                 left -= len(images)
                 if left <= 0:
                     break
+            begin += run.count
 
     def first(self, count: int) -> Stream:
         """The first so many of the images.
@@ -150,3 +182,9 @@ class Stream:
             labels=None if self.labels is None else self.labels[:count],
             names=None if self.names is None else self.names[:count],
         )
+
+
+def _rows(images: Tensor, count: int, start: int) -> Iterator[Tensor]:
+    """Images in memory, or mapped, so many at a time from a place on."""
+    for place in range(start, len(images), count):
+        yield images[place : place + count]

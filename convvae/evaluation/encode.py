@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from convvae import data, runtime
-from convvae.data.pixels import binarize, binarize_generator, to_unit
+from convvae.data.pixels import binarize, binarize_generator, pass_over, to_unit
 from convvae.distributions import (
     DiagonalGaussian,
     FullGaussian,
@@ -235,6 +235,8 @@ def stream_encodings(
     *,
     seed: int,
     binarize_seed: int | None = None,
+    start: int = 0,
+    stop: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Encodings]:
     """The numbers of a set, batch by batch and in its order; memory does not grow with the set.
@@ -244,12 +246,15 @@ def stream_encodings(
         source: The images, of any size.
         seed: Of the draws of z.
         binarize_seed: Of the black or white pixels of a model of such images, else None.
+        start: The place of the first image.
+        stop: The place behind the last; absent, they go on to the end.
         progress: Called with the number of images done since the last call.
 
     Raises:
         ImageSizeError: the images do not fit the model.
     """
-    for model, images in each_part(vae, batches(vae, source, binarize_seed)):
+    parts = batches(vae, source, binarize_seed, start, stop)
+    for model, images in each_part(vae.at(slice(start, stop)), parts):
         yield encode(model, images, seed=seed)
         progress(len(images))
 
@@ -279,17 +284,23 @@ def stream_posterior_means(
         progress(len(mu))
 
 
-def batches(vae: VAE, source: data.Images, binarize_seed: int | None = None) -> Iterator[Tensor]:
+def batches(
+    vae: VAE,
+    source: data.Images,
+    binarize_seed: int | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Tensor]:
     """The images of a set as the model takes them, uint8 [B, C, H, W], a batch at a time.
 
-    The black or white pixels of a split are those of `binarize_once`, however many are taken.
+    The black or white pixels of a split are those of `binarize_once`, whichever are taken.
 
     Raises:
         ImageSizeError: the images do not fit the model.
     """
     config = vae.config
     draws: dict[data.Split, torch.Generator] = {}
-    for split, part in source.batches(batch_size(vae)):
+    for split, part in source.batches(batch_size(vae), start, stop):
         some = data.ImageSet(part, None, source.name, split)
         images = data.fit(some, config.image_size, config.channels)
         if binarize_seed is None:
@@ -297,6 +308,8 @@ def batches(vae: VAE, source: data.Images, binarize_seed: int | None = None) -> 
             continue
         if split not in draws:
             draws[split] = binarize_generator(split, binarize_seed)
+            shape = (config.channels, *config.image_size)
+            pass_over(shape, source.splits[:start].count(split), draws[split])
         yield binarize(images, draws[split])
 
 

@@ -52,8 +52,13 @@ def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Un
         if min(height, width) >= SSIM_WINDOW:
             similarities.append(ssim(x, mean))
     if not similarities:
-        reason = (
-            f"images of {height}x{width} are smaller than its {SSIM_WINDOW}x{SSIM_WINDOW} window"
-        )
-        return torch.cat(errors), Undefined(reason)
+        return torch.cat(errors), no_similarity(images)
     return torch.cat(errors), torch.cat(similarities)
+
+
+def no_similarity(images: Tensor) -> Undefined:
+    """Why images of that size [N, C, H, W] have no structural similarity."""
+    height, width = images.shape[-2:]
+    return Undefined(
+        f"images of {height}x{width} are smaller than its {SSIM_WINDOW}x{SSIM_WINDOW} window"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from convvae.errors import printable
 from convvae.evaluation import doctor
 from convvae.evaluation.disentanglement import Disentanglement
 from convvae.evaluation.estimates import Estimate, Undefined
-from convvae.evaluation.evaluate import Evaluation, evaluate
+from convvae.evaluation.evaluate import Evaluation, measure, summary
 from convvae.evaluation.label_evidence import LabelEvidence
 from convvae.evaluation.probes import PROBE_NEIGHBOURS, Probes
 from convvae.evaluation.sample_quality import Comparison, SampleQuality
@@ -47,6 +47,7 @@ def run(
     path: Path | None,
     sections: Sequence[Section],
     console: Console,
+    measured: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Evaluate a model, print the table, and write the numbers if a file is named.
 
@@ -58,6 +59,7 @@ def run(
         path: JSON file to write.
         sections: What is measured beside the bounds, in this order.
         console: Where the table is printed.
+        measured: The numbers of the images, where `evaluate.measure` has been there before.
 
     Raises:
         OutputError: the file cannot be written.
@@ -66,13 +68,15 @@ def run(
         make_folder(path.parent)  # a place that cannot be written to is said before the work
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("importance weights", total=len(images))
-        found = evaluate(
-            vae,
-            images,
-            seed=protocol["seed"],
-            samples=protocol["samples"],
-            progress=lambda count: bar.advance(task, count),
-        )
+        if measured is None:
+            measured = measure(
+                vae,
+                images,
+                seed=protocol["seed"],
+                samples=protocol["samples"],
+                progress=lambda count: bar.advance(task, count),
+            )
+        found = summary(vae, images, measured, protocol["samples"])
         more = {section.name: _measured(section, bar) for section in sections}
     if path is not None:  # before anything is printed, which a closed pipe ends
         write_text(

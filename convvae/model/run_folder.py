@@ -157,7 +157,7 @@ class RunFolder:
             raise ConfigError(f"{self.config} cannot be read as JSON: {error}") from error
         if not isinstance(content, dict) or not {"settings", "ran_on"} <= content.keys():
             raise ConfigError(f"{self.config} is not what `convvae train` wrote; was it edited?")
-        if not _is_sealed(content):
+        if not is_sealed(content):
             raise ConfigError(
                 f"{self.config} is not what `convvae train` wrote (its checksum differs): it is "
                 "damaged or was edited; restore it, and give other settings beside `resume`"
@@ -172,7 +172,7 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        write_text(self.config, json.dumps(_sealed(content), indent=2) + "\n")
+        write_text(self.config, json.dumps(sealed(content), indent=2) + "\n")
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to `metrics.jsonl`, with a checksum of it.
@@ -180,7 +180,7 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written; the lines before are as they were.
         """
-        append_text(self.metrics, json.dumps(_sealed(row), allow_nan=False) + "\n")
+        append_text(self.metrics, json.dumps(sealed(row), allow_nan=False) + "\n")
 
     def read_metrics(self, note: Callable[[str], object] | None = None) -> list[dict[str, Any]]:
         """All lines of `metrics.jsonl`, without those that are damaged.
@@ -228,7 +228,7 @@ class RunFolder:
         if lacking and note is not None:
             others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
             note(f"note: {self.metrics} has no line of epoch {lacking[0]}{others}")
-        write_text(self.metrics, "".join(json.dumps(_sealed(row)) + "\n" for row in rows))
+        write_text(self.metrics, "".join(json.dumps(sealed(row)) + "\n" for row in rows))
 
 
 def claim_next(name: str, root: Path = Path("runs")) -> Path:
@@ -255,17 +255,17 @@ def claim_next(name: str, root: Path = Path("runs")) -> Path:
             return path
 
 
-def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """The same with a checksum of it."""
     plain = {name: value for name, value in content.items() if name != CHECKSUM}
     text = json.dumps(plain, sort_keys=True)
     return {**plain, CHECKSUM: f"{zlib.crc32(text.encode()):08x}"}
 
 
-def _is_sealed(content: dict[str, Any]) -> bool:
-    """Take the checksum out of what `_sealed` gave; whether it is right, or there is none."""
+def is_sealed(content: dict[str, Any]) -> bool:
+    """Take the checksum out of what `sealed` gave; whether it is right, or there is none."""
     found = content.pop(CHECKSUM, None)
-    return found is None or found == _sealed(content)[CHECKSUM]
+    return found is None or found == sealed(content)[CHECKSUM]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
@@ -274,7 +274,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not _is_sealed(row):
+    if not isinstance(row, dict) or not is_sealed(row):
         return None
     whole = isinstance(row.get("event"), str)
     return (

@@ -152,14 +152,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
             f"training is shared by {ranks.count} processes; train in one process"
         )
     plain = config.model_dump(mode="json", exclude=OF_A_PROCESS)
-    found = ranks.all_of({**plain, "versions": runtime.versions()})
-    for place, other in enumerate(found):
-        for name, value in other.items():
-            if value != found[0][name]:
-                raise ConfigError(
-                    f"the processes disagree: {name} is {found[0][name]} in process 0 and {value} "
-                    f"in process {place}; start all of them with the same settings and versions"
-                )
+    ranks.agree({**plain, "versions": runtime.versions()})
 
 
 def check_images(pixels: Tensor, batches: list[Tensor], ranks: Ranks) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
 
-from convvae.errors import ConvvaeError, RanksError
+from convvae.errors import ConfigError, ConvvaeError, RanksError
 
 T = TypeVar("T")
 
@@ -77,6 +77,23 @@ class Ranks:
             dist.all_gather_object(found, value, group=self.group)
         return found
 
+    def agree(self, settings: Mapping[str, Any]) -> None:
+        """Check that every process has the same settings.
+
+        Raises:
+            ConfigError: they have not; raised in all of them.
+            RanksError: another process is gone.
+        """
+        found = self.all_of(dict(settings))
+        for place, other in enumerate(found):
+            for name, value in other.items():
+                if value != found[0].get(name):
+                    raise ConfigError(
+                        f"the processes disagree: {name} is {found[0].get(name)} in process 0 and "
+                        f"{value} in process {place}; start all of them with the same settings "
+                        "and versions"
+                    )
+
     def together(self, action: Callable[[], T]) -> T:
         """Do the same everywhere, and fail everywhere if it fails anywhere.
 
@@ -122,6 +139,6 @@ def told() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise RanksError(
-            f"another process of this training ended or cannot be reached ({reason}); its own "
-            "message says why; continue with `resume`"
+            f"another process ended or cannot be reached ({reason}); its own "
+            "message says why; start all of them again, a training with `resume`"
         ) from error

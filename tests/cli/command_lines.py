@@ -53,11 +53,12 @@ OUT = [
     "new.parquet",
 ]  # fmt: skip
 USUAL = {
-    "model": "run", "data": "digits", "file": "weights.npz", "out": "new.npz", "form": "npz"
+    "model": "run", "data": "digits", "file": "weights.npz", "out": "new.npz", "form": "npz",
+    "folder": "shards",
 }  # fmt: skip
 """What a line mostly begins with: something that exists, else no line would come to its flags."""
 SIZES = ["8", "8x9", "native", "7", "0", "-8", "x", "8x", "8x8x8", "4097", "1e3", "8X12", "８"]
-OUTPUTS = {"out", "outfile", "outdir", "html", "json_file"}
+OUTPUTS = {"out", "outfile", "outdir", "html", "json_file", "shards"}
 """Fields that name what is written."""
 SOURCES = {"data", "normal"}
 SPLITS = ["auto", "folders", "none", "0.5", "0", "1", "-0.1", "nan", "half"]
@@ -119,6 +120,7 @@ def values_of(name, field, draw):
     """The words after a flag: none, one, or several."""
     special = {"model": MODELS, "file": MODELS, "image_size": SIZES, "split": SPLITS}
     special |= dict.fromkeys(SOURCES, DATA) | dict.fromkeys(OUTPUTS, OUT)
+    special |= {"folder": ["shards", "shards", "run", "empty", "nowhere", "notes.txt"]}
     special |= {"data_dir": ["empty", "nowhere", "notes.txt", "photos", "~nobody/x"]}
     special |= {"recipe": [*recipes(), "mlx-vae", "../x"], "abnormal": ["sea", "3", "tiger"]}
     special |= {"only": ["samples", "scatter", "curves", "sample"], "pair": ["0", "1", "5", "9999"]}

@@ -382,7 +382,7 @@ def test_evaluate_refuses_an_unwritable_file_before_the_work(
 ):
     (here / "file").write_text("")
     words = ["evaluate", finished_run.path, "--limit", "5", "--json", "file/numbers.json"]
-    monkeypatch.setattr(scorecard, "evaluate", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(scorecard, "measure", lambda *_, **__: pytest.fail("it began"))
     assert "file" in fails(capsys, errors.OutputError, *words)
 
 

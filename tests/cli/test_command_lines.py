@@ -49,6 +49,8 @@ def home(tmp_path_factory, finished_run):
         archive.write(home / "photos/sea/0.png", "0.png")
     (home / "cut.zip").write_bytes((home / "whole.zip").read_bytes()[:100])
     shutil.copytree(finished_run.path, home / "run")
+    model_and_images = [str(finished_run.path), "digits", "--limit", "6"]
+    assert main(["encode", *model_and_images, "--shards", str(home / "shards")]) == 0
     shutil.copytree(finished_run.path, home / "broken-run")
     (home / "broken-run" / "config.json").write_text("{")
     model = finished_run.model.read_bytes()

@@ -15,7 +15,7 @@ def measured(monkeypatch):
     seen = []
     latents = encode.posterior_means
 
-    def run(vae, metadata, images, protocol, path, sections, console):
+    def run(vae, metadata, images, protocol, path, sections, console, measured):
         seen.append(images)
         for section in sections:
             section.measure(lambda _: None)

@@ -74,12 +74,13 @@ def idx_shape(path: Path) -> tuple[int, ...]:
     return shape
 
 
-def idx_rows(path: Path, rows: int) -> Iterator[np.ndarray]:
+def idx_rows(path: Path, rows: int, first: int = 0) -> Iterator[np.ndarray]:
     """The content of an idx file, so many rows at a time: memory does not grow with the file.
 
     Args:
         path: The file, plain or gzip-compressed.
         rows: Of an array, uint8 `[rows, ...]`; the last has what is left.
+        first: The row to begin with.
 
     Raises:
         As `read_idx`, as soon as it is met: what ends too late is said after the last row.
@@ -88,8 +89,8 @@ def idx_rows(path: Path, rows: int) -> Iterator[np.ndarray]:
     size = math.prod(rest)
     try:
         with opened(path) as file:
-            file.read(4 + 4 * (1 + len(rest)))
-            for start in range(0, count, rows):
+            file.seek(4 + 4 * (1 + len(rest)) + first * size)
+            for start in range(first, count, rows):
                 these = min(rows, count - start)
                 data = bytearray(file.read(these * size))
                 if len(data) != these * size:
