@@ -143,6 +143,27 @@ def move_folder(folder: Path, target: Path) -> None:
     _force_folder(target.parent)
 
 
+def move_files(folder: Path, targets: Iterable[Path]) -> None:
+    """Force files to the disk, then give them their names, in their order.
+
+    Args:
+        folder: Where they are, under the names that they shall have.
+        targets: What they are to be, all in one folder of the same disk.
+
+    Raises:
+        OutputError: one of the names is a folder's.
+        OSError: they cannot be written.
+    """
+    paths = list(targets)
+    for path in paths:
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is not a file; {_ADVICE}")
+        _force(folder / path.name)
+    for path in paths:
+        (folder / path.name).replace(path)
+    _force_folder(paths[0].parent)
+
+
 def _owned(make: Callable[[], tuple[int | None, str]]) -> tuple[int | None, Path]:
     """What is made, a new file or folder, and the descriptor that holds its lock."""
     while True:

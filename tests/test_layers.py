@@ -28,14 +28,14 @@ ROOMS = {
     "cli": [
         "options", "help", "flags", "console", "common", "train", "reconstruct", "generate",
         "sharding", "evaluate", "figures", "report", "explore", "info", "models", "import_",
-        "export", "__init__", "anomalies", "encode", "merge", "main",
+        "export", "__init__", "anomalies", "encode", "merge", "shard", "main",
     ],
     "config": [
         "base", "settings", "__init__",
     ],
     "data": [
         "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
-        "own", "sources", "in_memory", "__init__", "rows",
+        "own", "sources", "sharding", "in_memory", "__init__", "rows",
     ],
     "distributions": [
         "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
@@ -76,7 +76,8 @@ ROOMS = {
         "worker", "pool", "check", "ingest", "store", "__init__",
     ],
     "data/own": [
-        "folders", "one_file", "archives", "npy", "arrays", "tables", "hub", "load", "__init__",
+        "folders", "one_file", "archives", "npy", "arrays", "tables", "hub", "shards",
+        "load", "__init__",
     ],
     "data/published": [
         "idx", "mnist", "colour", "sprites", "download", "__init__",

@@ -85,13 +85,15 @@ def trained_on(metadata: ModelMetadata) -> str:
     A file that a stranger made does not choose whom this machine talks to.
 
     Raises:
-        UsageError: they would be fetched from the Hub.
+        UsageError: they would be fetched from the Hub, or from an address.
     """
     from convvae.data.own.hub import LOCAL, PREFIX
+    from convvae.data.own.shards import is_address
 
     word = metadata.data
     kind, _, path = word.removeprefix(PREFIX).partition(":")
-    if word.startswith(PREFIX) and not (kind in LOCAL and os.path.exists(path)):  # noqa: PTH110
+    of_hub = word.startswith(PREFIX) and not (kind in LOCAL and os.path.exists(path))  # noqa: PTH110
+    if of_hub or is_address(word):
         raise UsageError(
             f"the model file names {word!r} as its images, and that is not on this machine; if you "
             "trust it, name it yourself, else name images of your own"

@@ -30,6 +30,7 @@ from convvae.cli.merge import merge
 from convvae.cli.models import models
 from convvae.cli.reconstruct import reconstruct
 from convvae.cli.report import report
+from convvae.cli.shard import shard
 from convvae.cli.train import train
 from convvae.errors import (
     ClosedPipeError,
@@ -46,7 +47,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
         *(train, reconstruct, generate, evaluate, figures, report, explore),
-        *(encode, anomalies, merge, info, models, import_, export),
+        *(encode, anomalies, merge, shard, info, models, import_, export),
     )
 }
 

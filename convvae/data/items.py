@@ -131,6 +131,32 @@ def folder_labels(names: Sequence[str], parts: Sequence[str | None] | None) -> l
     return found if len(found) == len(names) and len(set(found)) > 1 else None
 
 
+def looked_up(
+    names: Sequence[str],
+    labels: Sequence[str | int | None],
+    parts: Sequence[str | None],
+    *,
+    by_path: bool,
+) -> tuple[Sequence[str | int | None], Sequence[str | None] | None]:
+    """Labels and parts of all images: what the source says, else what their folders say.
+
+    Args:
+        names: What each image is called.
+        labels: What the source says of its class.
+        parts: What the source says of its part.
+        by_path: Whether names are paths whose folders may be classes and parts.
+
+    Returns:
+        A label a name; a part a name, or None where the source is not divided.
+    """
+    if not by_path:
+        return labels, parts if set(PARTS) <= set(parts) else None
+    folders = folder_parts(names)
+    if any(label is None for label in labels):
+        labels = folder_labels(names, folders) or labels
+    return labels, folders
+
+
 def numbered(
     labels: Sequence[str | int | None],
 ) -> tuple[np.ndarray, tuple[str, ...] | None] | None:

@@ -65,8 +65,9 @@ def load(
     - `cifar10`, `cifar100` (Krizhevsky, 2009, the fine labels) and `svhn` (Netzer et al., 2011, the
       cropped digits): colour images of 32x32 pixels.
     - A folder of images, with sub-folders as labels; a zip or tar archive of them; `.npy`, `.npz`
-      or idx arrays; a CSV or Parquet table of paths; `hf:owner/name[:split]`. They are decoded once
-      (see `decode`) into a cache (see `cache`) and divided by `prepare.split` (see `load.divide`).
+      or idx arrays; a CSV or Parquet table of paths; shards, here or at an address (see `shards`);
+      `hf:owner/name[:split]`. They are decoded once (see `decode`) into a cache (see `cache`) and
+      divided by `prepare.split` (see `load.divide`).
 
     The files of published sets are looked for in `data_dir`, or else in the folder that the
     environment names in CONVVAE_DATA, in these places, plain before `.gz`: `MNIST/raw`
@@ -76,7 +77,7 @@ def load(
     digest; an unpacked KMNIST file, for which no digest is published, by its shape, with a warning.
 
     Args:
-        name: One of `NAMES`, a path, or `hf:` and what the library `datasets` shall open.
+        name: One of `NAMES`, a path, shards, or `hf:` and what the library `datasets` shall open.
         split: "train" or "test".
         data_dir: A folder that holds the files of a published set.
         limit: Take the first `limit` images only.
@@ -137,7 +138,7 @@ def stream(
         As `load`; what is wrong with a file's rows, when they are reached.
     """
     if name not in NAMES:
-        _check_known(name)
+        check_known(name)
         return Stream.of(load_parts(name, part, prepare), part)
     if prepare.split != "auto":
         raise ConfigError(f"{name} has test images of its own; leave out `split`")
@@ -213,7 +214,11 @@ def is_published(word: str) -> bool:
 
 def short_name(word: str) -> str:
     """What to call a source in the name of a folder."""
-    return word if word in NAMES else re.sub(r"[^\w.-]+", "-", Path(word).stem).strip("-.") or "run"
+    if word in NAMES:
+        return word
+    # Of `train-{000000..000031}.tar`, `train`.
+    stem = Path(re.sub(r"\{.*?\}", "", word)).stem
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 
 
 def prepared(images: torch.Tensor, prepare: Preparation) -> torch.Tensor:
@@ -226,19 +231,24 @@ def prepared(images: torch.Tensor, prepare: Preparation) -> torch.Tensor:
 
 
 def _check_request(name: str, split: str, limit: int | None) -> None:
-    _check_known(name)
+    check_known(name)
     if split not in get_args(Split):
         raise ConfigError(f"unknown split {split!r}: choose train or test")
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}, but at least 1 image is needed")
 
 
-def _check_known(name: str) -> None:
+def check_known(name: str) -> None:
+    """Check that a word names images.
+
+    Raises:
+        UnknownDataError: it does not.
+    """
     if name not in NAMES and not is_own(name):
         hint = did_you_mean(name, NAMES)
         raise UnknownDataError(
             f"no data set and no file or folder {name!r}{hint}; known are {', '.join(NAMES)}, "
-            "paths, and hf:OWNER/NAME"
+            "paths, addresses of shards, and hf:OWNER/NAME"
         )
 
 

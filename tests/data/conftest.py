@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mirror_server import Server
 from own_pictures import picture, write
 from published_sets import SPLITS, Sets, gz, idx
 
@@ -43,6 +44,13 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
         small = replace(PUBLISHED[name], mirrors=("http://127.0.0.1:9/",), **splits)
         monkeypatch.setitem(PUBLISHED, name, small)
     return contents
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -5,18 +5,18 @@ import io
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import requests
+from mirror_server import Server
 from published_sets import IMAGES, LABELS, Sets, assert_is, gz, put
 
 from convvae.data import load
 from convvae.data.published.colour import COLOUR
-from convvae.data.published.download import fetch
+from convvae.data.published.download import fetch, fetch_small
 from convvae.data.published.mnist import PUBLISHED, digest
 from convvae.errors import (
     ChecksumError,
@@ -25,53 +25,6 @@ from convvae.errors import (
 )
 
 pytestmark = pytest.mark.usefixtures("no_folder_of_the_user")
-
-
-class Server:
-    """Mirrors on this machine: `answers[path]` is a status and a body; `asked` lists the paths."""
-
-    def __init__(self):
-        self.answers: dict[str, tuple[int, bytes]] = {}
-        self.asked: list[str] = []
-        self.cut = 0
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.asked.append(self.path)
-                status, body = outer.answers.get(self.path, (404, b"not here"))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body) + outer.cut))
-                # A client that has given up is not there to read.
-                with suppress(ConnectionError):
-                    self.end_headers()
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def mirror(self, name: str) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/{name}/"
-
-    def serve(self, mirror: str, files: dict[str, bytes]) -> None:
-        for name, content in files.items():
-            self.answers[f"/{mirror}/{name}.gz"] = (200, gz(content))
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 def use_mirrors(monkeypatch: pytest.MonkeyPatch, name: str, *mirrors: str) -> None:
@@ -339,6 +292,15 @@ def test_an_answer_that_hardly_comes_is_left(tmp_path: Path, server: Server, mon
     server.answers["/a/weights.bin"] = (200, b"x" * 1000)
     with pytest.raises(DownloadError, match="1,000 bytes in 0 s"):
         fetch(server.mirror("a") + "weights.bin", "", tmp_path / "kept")
+
+
+def test_an_answer_that_drips_is_left(server: Server, monkeypatch):
+    """Every byte comes in time, and a whole part of the answer would take for ever."""
+    monkeypatch.setattr("convvae.data.published.download._PATIENCE", 0.2)
+    server.answers["/a/index.json"] = (200, b"x" * 300)
+    server.pause = 0.01
+    with pytest.raises(DownloadError, match=r"\d+ bytes in 0 s"):
+        fetch_small(server.mirror("a") + "index.json", 1000)
 
 
 def test_importing_loads_nothing_that_only_some_sources_need():

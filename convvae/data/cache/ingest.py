@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from convvae.data.decode import (
     from_array,
     quiet_pillow,
 )
-from convvae.data.items import PARTS, Bad, Item, Source, folder_labels, folder_parts, numbered
+from convvae.data.items import Bad, Item, Source, looked_up, numbered
 from convvae.data.progress import Count
 from convvae.errors import CorruptDataError, ImageSizeError
 from convvae.files import write_at
@@ -43,7 +43,7 @@ class Decoded:
     """Name and reason of those that could not."""
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
-    parts: list[str | None] | None
+    parts: Sequence[str | None] | None
     """"train", "test" or None a row; None where the source is not divided."""
     content: str
     """A digest of names, labels, parts and the content of every file."""
@@ -226,13 +226,12 @@ class _Ingestion:
         results = [self.results[row] for row in range(len(self.items))]
         names = [item.name for item in self.items]
         digests = [result.digest for result in results]
-        parts: list[str | None] | None = [item.part for item in self.items]
-        labels = [item.label for item in self.items]
-        if self.source.by_path:
-            parts = folder_parts(names)
-            labels = folder_labels(names, parts) or labels
-        elif not set(PARTS) <= set(parts):
-            parts = None
+        labels, parts = looked_up(
+            names,
+            [item.label for item in self.items],
+            [item.part for item in self.items],
+            by_path=self.source.by_path,
+        )
         named = numbered(labels)
         # The last images may be missing from the file, if they could not be read.
         os.truncate(self.out, len(results) * int(np.prod(self.shape)))

@@ -105,7 +105,7 @@ class Zip(_Archive):
                 self.check(len(members), sum(member.file_size for member in members))
                 files = sorted((m for m in members if not m.is_dir()), key=lambda m: m.filename)
                 images = [m for m in files if is_image_name(m.filename)]
-                self.remarks = _passed_over(len(files) - len(images))
+                self.remarks = passed_over(len(files) - len(images))
                 for member in images:
                     yield Item(member.filename, _member(archive, member))
         except _BROKEN as error:
@@ -128,6 +128,9 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Bad:
 class Tar(_Archive):
     """A tar archive, plain or compressed: images in the order in which they were packed."""
 
+    others = 0
+    """Files of it that were passed over."""
+
     @contextmanager
     def opened(self) -> Iterator[tuple[tarfile.TarFile, _Bounded]]:
         """The archive, and the stream of its content, told apart by how it begins."""
@@ -147,21 +150,30 @@ class Tar(_Archive):
         Raises:
             CorruptDataError: the archive is damaged or expands without bound.
         """
-        others = 0
+        return (Item(name, content) for name, content in self.members(is_image_name))
+
+    def members(self, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | Bad]]:
+        """Name and content of the files whose names are wanted, in one pass; others are skipped.
+
+        Raises:
+            CorruptDataError: the archive is damaged or expands without bound.
+        """
+        self.others = 0
         try:
             with self.opened() as (archive, bounded):
                 for number, member in enumerate(archive, 1):
                     self.check(number, 0)
-                    if member.isreg() and is_image_name(member.name.removeprefix("./")):
-                        yield Item(member.name.removeprefix("./"), _tar_member(archive, member))
+                    name = member.name.removeprefix("./")
+                    if member.isreg() and is_wanted(name):
+                        yield name, _tar_member(archive, member)
                     else:
-                        others += not member.isdir()
+                        self.others += not member.isdir()
                     # tarfile keeps every member that it has seen.
                     archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
                 _check_end(bounded, archive.offset)
         except _BROKEN as error:
             raise self._broken(error) from error
-        self.remarks = _passed_over(others)
+        self.remarks = passed_over(self.others)
 
 
 class _Bounded:
@@ -225,7 +237,8 @@ def _refused(name: str, size: int) -> Bad | None:
     return None
 
 
-def _passed_over(count: int) -> tuple[str, ...]:
+def passed_over(count: int) -> tuple[str, ...]:
+    """What to remark of so many files that are no images."""
     return (f"{count} files that are no images were passed over",) if count else ()
 
 

@@ -15,6 +15,7 @@ from convvae.data.own import arrays
 from convvae.data.own.archives import open_archive
 from convvae.data.own.folders import Folder
 from convvae.data.own.hub import LOCAL, PREFIX, Hub
+from convvae.data.own.shards import is_address, names_shards, open_shards
 from convvae.data.own.tables import Table
 from convvae.data.streams import Part
 from convvae.errors import ConfigError, CorruptDataError, UnknownDataError
@@ -52,8 +53,8 @@ class Preparation:
 
 
 def is_own(word: str) -> bool:
-    """Whether a word names images of the user's: `hf:...`, or something that exists on disk."""
-    return word.startswith(PREFIX) or is_there(expand(Path(word)))
+    """Whether a word names images of the user's: `hf:...`, shards, or what exists on disk."""
+    return word.startswith(PREFIX) or names_shards(word) or is_there(expand(Path(word)))
 
 
 def canonical_path(word: str) -> str:
@@ -67,6 +68,8 @@ def canonical_path(word: str) -> str:
 
 def local_path(word: str) -> Path | None:
     """The file or folder of this disk that a word names, if it is there, or is to be there."""
+    if is_address(word):
+        return None
     if not word.startswith(PREFIX):
         return expand(Path(word)) if is_own(word) else None
     name, _, rest = word.removeprefix(PREFIX).partition(":")
@@ -74,13 +77,15 @@ def local_path(word: str) -> Path | None:
 
 
 def open_source(word: str) -> Source:
-    """The images that a word names: a folder, an archive, an array, a table, or `hf:...`.
+    """The images that a word names: a folder, an archive, an array, a table, shards, or `hf:...`.
 
     Raises:
         UnknownDataError: it is none of them, or cannot be read.
     """
     if word.startswith(PREFIX):
         return Hub(word.removeprefix(PREFIX))
+    if names_shards(word):
+        return open_shards(word)
     path = expand(Path(word))
     if is_there(path) and not path.is_dir() and not path.is_file():
         raise UnknownDataError(

@@ -8,24 +8,24 @@ import time
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from convvae.data.published.idx import decompress
 from convvae.errors import ChecksumError, CorruptDataError, DownloadError
-from convvae.files import expand, make_folder, write_bytes
+from convvae.files import atomic, expand, make_folder, write_bytes
 
 if TYPE_CHECKING:
-    from requests import RequestException
+    from requests import RequestException, Response
 
     from convvae.data.published.mnist import PublishedFile
 
 
-_TIMEOUT = (10.0, 60.0)
+_TIMEOUT = (10.0, 20.0)
 """Seconds to connect, and between two parts of an answer."""
 MOST_BYTES = 1 << 29
 """Of a file: three times the largest that is published."""
-SLOWEST, _PATIENCE = 4096, 60.0
+SLOWEST, _PATIENCE = 4096, 30.0
 """Bytes per second, on the average of so many seconds or more, below which a mirror is left."""
 _HERE = ("127.0.0.1", "localhost", "::1")
 """What is sent by this machine to itself needs no encryption."""
@@ -93,7 +93,7 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
     make_folder(folder, _ADVICE)
     try:
         # Not by `pooch.retrieve`, whose own file beside the place stays when the process is killed.
-        _send(url, body := BytesIO())
+        _send(url, body := BytesIO(), MOST_BYTES)
     except RequestException as error:
         raise DownloadError(
             f"{url} could not be downloaded ({_short(error)}); put the file there yourself: {path}"
@@ -102,6 +102,62 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
         raise ChecksumError(f"{url} sent another file than was published; try again later")
     write_bytes(path, body.getbuffer(), _ADVICE)
     return path
+
+
+def fetch_small(url: str, most: int) -> bytes:
+    """What an address has, which is kept nowhere.
+
+    Args:
+        url: The address.
+        most: Bytes that it may be.
+
+    Raises:
+        DownloadError: it could not be fetched.
+    """
+    from requests import RequestException
+
+    try:
+        _send(url, body := BytesIO(), most)
+    except RequestException as error:
+        raise _unreachable(url, error) from error
+    return body.getvalue()
+
+
+def fetch_large(url: str, path: Path, size: int, sha256: str) -> None:
+    """Fetch a file of a known size and digest through the disk, never held in memory.
+
+    Args:
+        url: The address.
+        path: The file to write, whole or not at all.
+        size: Its bytes; more are not taken.
+        sha256: Of the file, hexadecimal.
+
+    Raises:
+        ChecksumError: the address has another file.
+        DownloadError: it could not be fetched.
+        OutputError: it cannot be written.
+    """
+    from requests import RequestException
+
+    with atomic(path, _ADVICE) as temporary:
+        with temporary.open("wb") as out:
+            try:
+                _send(url, out, size)
+            except RequestException as error:
+                raise _unreachable(url, error) from error
+        with temporary.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise ChecksumError(
+                    f"{url} is not the file that its index describes (its sha256 is another); "
+                    "publish both anew, or try again later"
+                )
+
+
+def _unreachable(url: str, error: RequestException) -> DownloadError:
+    return DownloadError(
+        f"{url} could not be downloaded ({_short(error)}); look at the address and at the network, "
+        "then try again"
+    )
 
 
 def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
@@ -114,7 +170,7 @@ def _first_good(file: PublishedFile, mirrors: tuple[str, ...]) -> bytes:
     for mirror in mirrors:
         url = f"{mirror}{published}"
         try:
-            _send(url, body := BytesIO())
+            _send(url, body := BytesIO(), MOST_BYTES)
             data = body.getvalue()
             difference = file.difference(data, decompress(data, url))
         except RequestException as error:
@@ -144,12 +200,13 @@ def _short(error: RequestException) -> str:
     return "timed out" if isinstance(error, Timeout) else type(error).__name__
 
 
-def _send(url: str, out: BytesIO) -> None:
+def _send(url: str, out: BinaryIO, most: int) -> None:
     """Write the body of `url`, with a progress bar on a terminal and one plain line elsewhere.
 
     Args:
         url: Where it is.
         out: What it is written to.
+        most: Bytes that it may be.
 
     Raises:
         requests.RequestException: there was no whole answer, or it came in the clear, without end,
@@ -174,7 +231,7 @@ def _send(url: str, out: BytesIO) -> None:
         answer.raise_for_status()
         length = answer.headers.get("Content-Length", "")
         task = bar.add_task(url, total=int(length) if length.isdecimal() else None)
-        for part in _bounded(answer.iter_content(_CHUNK)):
+        for part in _bounded(_parts(answer), most):
             out.write(part)
             bar.advance(task, len(part))
 
@@ -192,7 +249,26 @@ def _check_encrypted(url: str) -> None:
         raise RequestException(f"{url} is not https")
 
 
-def _bounded(parts: Iterable[bytes]) -> Iterator[bytes]:
+def _parts(answer: Response) -> Iterator[bytes]:
+    """What comes, as it comes: `iter_content` waits for whole parts, from a slow sender for ever.
+
+    Raises:
+        requests.RequestException: it breaks off.
+    """
+    from requests import ReadTimeout
+    from requests.exceptions import ChunkedEncodingError
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+    try:
+        while part := answer.raw.read1(_CHUNK, decode_content=True):
+            yield part
+    except ReadTimeoutError as error:
+        raise ReadTimeout(str(error)) from error
+    except HTTPError as error:
+        raise ChunkedEncodingError(str(error)) from error
+
+
+def _bounded(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
     """The parts of an answer, as long as it is not too long and does not take too long.
 
     Raises:
@@ -204,8 +280,8 @@ def _bounded(parts: Iterable[bytes]) -> Iterator[bytes]:
     for part in parts:
         size += len(part)
         seconds = time.monotonic() - began
-        if size > MOST_BYTES:
-            raise RequestException(f"more than {MOST_BYTES:,} bytes")
+        if size > most:
+            raise RequestException(f"more than {most:,} bytes")
         if seconds > _PATIENCE and size < SLOWEST * seconds:
             raise RequestException(f"{size:,} bytes in {seconds:.0f} s")
         yield part
