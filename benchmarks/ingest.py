@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,26 +149,29 @@ def train_in_turn(folder: Path) -> dict[str, list[float]]:
 
     from convvae import data, runtime
     from convvae.config import TrainConfig
-    from convvae.training.cuda_graph import PlainStep
+    from convvae.training.cuda_graph import PlainStep, StepInputs
+    from convvae.training.feeds import feed_of
     from convvae.training.learner import Learner
     from convvae.training.loop import BatchPlan
     from convvae.training.schedules import step_settings
 
     runtime.keep_freed_memory()
-    mapped = data.load(str(folder), "train").images
+    cached = data.load(str(folder), "train")
     config = TrainConfig(data=str(folder), precision="float32", batch_size=BATCH)
-    learner = Learner(config, config.model((SIDE, SIDE), 3), torch.device("cpu"), len(mapped))
-    batches = BatchPlan(config, torch.arange(len(mapped))).batches(0)
-    sources = {"cache": mapped, "memory": mapped.clone()}
+    learner = Learner(config, config.model((SIDE, SIDE), 3), torch.device("cpu"), len(cached))
+    batches = BatchPlan(config, torch.arange(len(cached))).batches(0)
+    sources = {"cache": cached, "memory": replace(cached, images=cached.images.clone())}
     speeds: dict[str, list[float]] = {name: [] for name in sources}
     part = len(batches) // TURNS
     for turn in range(TURNS):
         for name, images in sources.items():
-            step = PlainStep(learner, images)
+            step = PlainStep(learner)
             began = time.perf_counter()
-            for index in batches[turn * part : (turn + 1) * part]:
-                eps = torch.randn(1, len(index), config.latent_dims)
-                step(index, eps, step_settings(config, 0, 1))
+            for pixels in feed_of(images, learner.vae.device, learner.ranks).batches(
+                batches[turn * part : (turn + 1) * part]
+            ):
+                eps = torch.randn(1, len(pixels), config.latent_dims)
+                step(pixels, StepInputs(eps), step_settings(config, 0, 1))
             if turn:  # the first turn warms up
                 speeds[name].append(part * BATCH / (time.perf_counter() - began))
     return speeds

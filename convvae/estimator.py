@@ -20,6 +20,7 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.config import Architecture, TrainConfig
+from convvae.data.images import ImageSet
 from convvae.data.in_memory import IN_MEMORY
 from convvae.data.pixels import mean_pixel
 from convvae.data.rows import image_shape, pixel_range
@@ -28,8 +29,10 @@ from convvae.evaluation import encode
 from convvae.evaluation.bounds import image_terms
 from convvae.model.checkpoint import ModelMetadata, load_model, save_model
 from convvae.training.cuda_graph import make_step
+from convvae.training.feeds import feed_of
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.loop import BatchPlan, epoch_steps, finite_means
+from convvae.training.ranks import Ranks
 from convvae.training.run import resolve
 
 if TYPE_CHECKING:
@@ -373,7 +376,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         model = config.model((height, width), channels)
         self._learner = Learner(config, model, device, len(images))
         if config.output_bias == "mean" and len(images):
-            self._learner.start_at(mean_pixel(images, torch.arange(len(images))))
+            self._learner.start_at(mean_pixel(images.split(1000)))
         self._progress = TrainingProgress()
         self.loss_curve_: list[float] = []
         return config
@@ -409,10 +412,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         plan = BatchPlan(config, torch.arange(len(images)))
         learner.count = len(images)
         learner.vae.train()
-        step = make_step(learner, images.to(learner.vae.device))
+        step = make_step(learner)
+        feed = feed_of(ImageSet(images, None, IN_MEMORY, "train"), learner.vae.device, Ranks())
         for _ in range(config.epochs):
             learner.sums.zero_()
-            for _ in epoch_steps(step, plan, progress):
+            for _ in epoch_steps(step, feed, plan, progress):
                 pass
             self.loss_curve_.append(float(finite_means(learner, progress).loss))
             progress.next_epoch()

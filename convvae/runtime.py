@@ -8,6 +8,7 @@ made on the CPU: every device sees the same numbers.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import shutil
@@ -94,10 +95,55 @@ def on_side_stream(work: Callable[[], None]) -> None:
     torch.cuda.current_stream().wait_stream(stream)
 
 
+def free_memory(device: torch.device) -> float:
+    """Bytes of a device that images may be copied to; of a CPU infinite: they are there already."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return math.inf
+
+
+class Upload:
+    """Copies of batches to a device, beside what it computes.
+
+    Args:
+        device: Where to; on a CPU nothing is copied.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.pinned = device.type == "cuda"
+        self.stream = torch.cuda.Stream(device) if self.pinned else None
+
+    def begin(self, batch: Tensor) -> Callable[[], Tensor]:
+        """Have a batch in pinned memory copied.
+
+        Returns:
+            What gives the copy; the device waits for it there, and this process does not.
+        """
+        if self.stream is None:
+            copied = batch.to(self.device)
+            return lambda: copied
+        # Pinned memory is given out again only once the copies from it are done.
+        with torch.cuda.stream(self.stream):
+            copied = batch.to(self.device, non_blocking=True)
+            done = self.stream.record_event()
+
+        def finish() -> Tensor:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(done)
+            copied.record_stream(current)
+            return copied
+
+        return finish
+
+
 def record_graph(work: Callable[[], None]) -> Callable[[], None]:
     """Record work on fixed tensors as a CUDA graph, undone; calling the result does it."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Another thread may be copying the next batch meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
     return graph.replay
 

@@ -34,8 +34,8 @@ ROOMS = {
         "base", "settings", "__init__",
     ],
     "data": [
-        "decode", "items", "progress", "pixels", "images", "streams", "published", "cache",
-        "own", "sources", "sharding", "in_memory", "__init__", "rows",
+        "decode", "items", "progress", "pixels", "stored", "images", "streams", "published",
+        "cache", "own", "sources", "sharding", "in_memory", "__init__", "rows",
     ],
     "distributions": [
         "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
@@ -69,8 +69,8 @@ ROOMS = {
     ],
     "training": [
         "recipes", "holdout", "augment", "schedules", "muon", "ranks", "learner", "saving",
-        "cuda_graph", "distributed", "callbacks", "progress", "tensorboard", "loop", "records",
-        "resuming", "fine_tuning", "folders", "recovery", "signals", "run", "__init__",
+        "cuda_graph", "feeds", "distributed", "callbacks", "progress", "tensorboard", "loop",
+        "records", "resuming", "fine_tuning", "folders", "recovery", "signals", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "check", "ingest", "store", "__init__",

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from benchmarks.engine import CPU, model, settings
 from benchmarks.workers.common import SIDE, WARM_UP
 from convvae import runtime
-from convvae.training.cuda_graph import PlainStep
+from convvae.training.cuda_graph import PlainStep, StepInputs
 from convvae.training.learner import Learner
 from convvae.training.schedules import StepSettings
 
@@ -49,7 +49,7 @@ def main() -> None:
         average_gradients(learner, processes)
     shape = (batch * 100, 1, SIDE, SIDE)
     images = torch.randint(256, shape, generator=runtime.generator(rank, "bytes")).to(torch.uint8)
-    step = PlainStep(learner, images)
+    step = PlainStep(learner)
     began = 0.0
     for number in range(WARM_UP + steps):
         if number == WARM_UP:
@@ -57,8 +57,8 @@ def main() -> None:
             began = time.perf_counter()
         index = torch.randint(len(images), (batch,))
         step(
-            index,
-            torch.randn(1, batch, config.latent_dims),
+            images[index],
+            StepInputs(torch.randn(1, batch, config.latent_dims)),
             StepSettings(config.lr, 1.0, number * batch),
         )
     dist.barrier()

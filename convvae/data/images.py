@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 
+from convvae.data.stored import StoredPixels, empty
 from convvae.errors import ConfigError, CorruptDataError, ImageSizeError
 from convvae.images.geometry import Size, centre, inside
 from convvae.runtime import generator
@@ -41,6 +42,7 @@ class ImageSet:
         factors: int64 `[N, F]`: the value of each factor that the images were made of; None where
             a source has none.
         factor_names: What the factors are called, F of them.
+        stored: The file that the images lie in, where they are its own and no others.
 
     Raises:
         CorruptDataError: there are not as many labels or names as images.
@@ -55,6 +57,7 @@ class ImageSet:
     fingerprint: str | None = None
     factors: Tensor | None = None
     factor_names: tuple[str, ...] = ()
+    stored: StoredPixels | None = None
 
     def __post_init__(self) -> None:
         parts = (("labels", self.labels), ("names", self.names), ("factors", self.factors))
@@ -85,6 +88,27 @@ class ImageSet:
         for part in self.images[start:stop].split(count):
             yield self.split, part
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the images are those of a file, and not made from them."""
+        return self.stored is not None and self.stored.images is self.images
+
+    def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Some of the images, uint8 `[n, C, H, W]`, a copy on the CPU; from their file, if any.
+
+        Args:
+            rows: Their places, int64 `[n]`.
+            out: What to write them to; else memory of their own.
+
+        Raises:
+            CorruptDataError: their file is not what it was.
+        """
+        out = empty((len(rows), *self.images.shape[1:])) if out is None else out
+        if self.stored is not None and self.is_stored:
+            self.stored.read(rows, out)
+            return out
+        return torch.index_select(self.images, 0, rows, out=out)
+
     def take(self, rows: Tensor) -> ImageSet:
         """Some of the images, with what belongs to them.
 
@@ -93,7 +117,7 @@ class ImageSet:
         """
         return replace(
             self,
-            images=self.images[rows],
+            images=self.read(rows),
             labels=None if self.labels is None else self.labels[rows],
             names=None if self.names is None else [self.names[row] for row in rows.tolist()],
             fingerprint=None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
     out = torch.empty_like(images)
     for part, drawn in zip(images.split(1000), out.split(1000), strict=True):
         level = torch.randint(255, part.shape, dtype=torch.uint8, generator=generator)
-        drawn.copy_(level < part).mul_(255)
+        drawn.copy_(black_or_white(part, level))
     return out
 
 
@@ -42,6 +44,26 @@ def pass_over(shape: tuple[int, ...], count: int, generator: torch.Generator) ->
     for start in range(0, count, 1000):
         some = (min(1000, count - start), *shape)
         torch.randint(255, some, dtype=torch.uint8, generator=generator)
+
+
+def black_or_white(images: Tensor, levels: Tensor) -> Tensor:
+    """uint8 of 255 where a pixel is beyond its level, else of 0; all of one shape and device."""
+    return (levels < images).to(torch.uint8).mul_(255)
+
+
+def draw_levels(shape: tuple[int, ...], seed: int, position: int) -> Tensor:
+    """Grey values beyond which a pixel of a batch is white: a function of (seed, position).
+
+    Args:
+        shape: Of the batch, [B, C, H, W].
+        seed: Of the run.
+        position: Images seen before the batch.
+
+    Returns:
+        uint8 in 0..254, on the CPU.
+    """
+    draws = runtime.generator(seed, "binarize", position)
+    return torch.randint(255, shape, dtype=torch.uint8, generator=draws)
 
 
 def binarize_once(images: Tensor, split: str, seed: int) -> Tensor:
@@ -59,12 +81,14 @@ def is_binary(images: Tensor) -> bool:
     return all(bool(((part == 0) | (part == 255)).all()) for part in images.split(1000))
 
 
-def mean_pixel(images: Tensor, rows: Tensor) -> Tensor:
+def mean_pixel(parts: Iterable[Tensor]) -> Tensor:
     """Mean intensity of each channel in [0, 1], shape [C].
 
     Args:
-        images: uint8, shape [M, C, H, W].
-        rows: Places of those that count, int64 [N].
+        parts: The images, some at a time: uint8, shape [n, C, H, W].
     """
-    sums = torch.stack([images[part].sum((0, 2, 3)) for part in rows.split(1000)]).sum(0)
-    return (sums / (255 * len(rows) * images[0, 0].numel())).float()
+    sums, count = torch.zeros((), dtype=torch.int64), 0
+    for images in parts:
+        sums = sums + images.sum((0, 2, 3))
+        count += len(images) * images[0, 0].numel()
+    return (sums / (255 * count)).float()

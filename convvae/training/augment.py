@@ -42,24 +42,24 @@ def draw_moves(
     return moves
 
 
-def take(images: Tensor, index: Tensor, moves: Tensor | None) -> Tensor:
-    """Some images, moved: the pixels at an edge are repeated where a shift leaves room.
+def moved(images: Tensor, moves: Tensor | None) -> Tensor:
+    """Images, moved: the pixels at an edge are repeated where a shift leaves room.
 
     Args:
-        images: Of any dtype, shape [N, C, H, W].
-        index: Which, int64 [B], on the device of the images.
-        moves: As `draw_moves` gives them, on that device, or None.
+        images: Of any dtype, shape [B, C, H, W].
+        moves: As `draw_moves` gives them, on their device, or None.
 
     Returns:
         Of the same dtype, shape [B, C, H, W].
     """
     if moves is None:
-        return images[index]
+        return images
     flipped, down, right = (part.unsqueeze(1) for part in moves.unbind(1))
     height, width = images.shape[-2:]
     rows = (torch.arange(height, device=images.device) - down).clamp(0, height - 1)
     columns = (torch.arange(width, device=images.device) - right).clamp(0, width - 1)
     columns = torch.where(flipped == 1, width - 1 - columns, columns)
-    # One gather out of all images; the batch is channels last, as the networks like it.
+    # One gather; the batch is channels last, as the networks like it.
+    index = torch.arange(len(images), device=images.device)
     batch = images[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return batch.permute(0, 3, 1, 2)

@@ -7,14 +7,14 @@ by one takes longer than running them. A CUDA graph launches all of them at once
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from convvae import runtime
-from convvae.data.pixels import to_unit
-from convvae.training.augment import take
+from convvae.data.pixels import black_or_white, to_unit
+from convvae.training.augment import moved
 from convvae.training.learner import Learner
 from convvae.training.schedules import StepSettings
 
@@ -25,26 +25,56 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 """Takes a computation on fixed tensors and returns what repeats it."""
 
 
+class StepInputs(NamedTuple):
+    """What a step needs of a batch of B images beside them; all draws follow from (seed, position)."""
+
+    eps: Tensor
+    """Standard normal noise, shape [K, B, D]."""
+    moves: Tensor | None = None
+    """How the images are moved, int64 [B, 3], if the run augments: see `augment`."""
+    levels: Tensor | None = None
+    """Grey values beyond which a pixel is white, uint8 [B, C, H, W], if it binarises each epoch."""
+    y: Tensor | None = None
+    """What is known of the images, shape [B, C], if the model is conditional."""
+
+    def share(self, own: slice) -> StepInputs:
+        """Those of some of the images."""
+        moves, levels, y = (None if part is None else part[own] for part in self[1:])
+        return StepInputs(self.eps[:, own], moves, levels, y)
+
+    def to(self, device: torch.device) -> StepInputs:
+        """The same on a device."""
+        eps, *others = (
+            None if part is None else part.to(device, non_blocking=True) for part in self
+        )
+        assert eps is not None
+        return StepInputs(eps, *others)
+
+
+def batch_of(pixels: Tensor, inputs: StepInputs) -> Tensor:
+    """Images as the networks take them: moved, black or white if the run wants it, in [0, 1]."""
+    pixels = moved(pixels, inputs.moves)
+    if inputs.levels is not None:
+        pixels = black_or_white(pixels, inputs.levels)
+    return to_unit(pixels)
+
+
 class Step(Protocol):
-    """A training step on images resident on the device."""
+    """A training step on a batch of images on the device."""
 
     engine: str
     """How the step is launched, for the record of a run."""
-    images: Tensor
-    """uint8 [N, C, H, W] on the device; a run may write others over them."""
     latent_dims: int
     """Number of latents D, for which noise is given."""
 
-    def __call__(
-        self, index: Tensor, eps: Tensor, settings: StepSettings, moves: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, pixels: Tensor, inputs: StepInputs, settings: StepSettings) -> Tensor:
         """Take the step and return its loss, a scalar on the device, in nats per image.
 
         Args:
-            index: Which images make up the batch, shape [B].
-            eps: Standard normal noise, shape [K, B, D].
+            pixels: The images, uint8 [b, C, H, W] on the device: the batch, or the share of it
+                that is this process's.
+            inputs: Of the whole batch.
             settings: Where the run stands.
-            moves: How the images are moved, shape [B, 3], if the run augments: see `augment`.
         """
         ...
 
@@ -54,34 +84,18 @@ class PlainStep:
 
     Args:
         learner: What learns.
-        images: uint8, shape [N, C, H, W], on the learner's device.
-        y: What is known of them, shape [N, C], there too; None of an unconditional model.
     """
 
     engine = "eager"
 
-    def __init__(self, learner: Learner, images: Tensor, y: Tensor | None = None) -> None:
+    def __init__(self, learner: Learner) -> None:
         self.learner = learner
-        self.images, self.y = images, y
         self.latent_dims = learner.vae.config.latent_dims
 
-    def __call__(
-        self, index: Tensor, eps: Tensor, settings: StepSettings, moves: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, pixels: Tensor, inputs: StepInputs, settings: StepSettings) -> Tensor:
         """Take the step."""
-        eps = eps.to(self.images.device, non_blocking=True)
-        return self.learner.step(self.batch(index, moves), eps, settings, self.known(index))
-
-    def batch(self, index: Tensor, moves: Tensor | None) -> Tensor:
-        """Some images as the networks take them, in [0, 1]."""
-        device = self.images.device
-        if moves is not None:
-            moves = moves.to(device, non_blocking=True)
-        return to_unit(take(self.images, index.to(device, non_blocking=True), moves))
-
-    def known(self, index: Tensor) -> Tensor | None:
-        """What is known of some images, shape [B, C]."""
-        return None if self.y is None else self.y[index.to(self.y.device, non_blocking=True)]
+        inputs = inputs.to(pixels.device)
+        return self.learner.step(batch_of(pixels, inputs), inputs.eps, settings, inputs.y)
 
 
 class CapturedStep:
@@ -92,45 +106,34 @@ class CapturedStep:
 
     Args:
         learner: What learns.
-        images: uint8, shape [N, C, H, W], on the learner's device.
         record: Makes the graph; `runtime.record_graph` on a GPU.
-        y: What is known of them, shape [N, C], there too; None of an unconditional model.
     """
 
     engine = "cuda graph"
 
-    def __init__(
-        self,
-        learner: Learner,
-        images: Tensor,
-        record: Record = runtime.record_graph,
-        y: Tensor | None = None,
-    ) -> None:
-        self.plain = PlainStep(learner, images, y)
-        self.images = images
+    def __init__(self, learner: Learner, record: Record = runtime.record_graph) -> None:
+        self.plain = PlainStep(learner)
         self.latent_dims = self.plain.latent_dims
         self.record = record
-        config, device = learner.config, images.device
-        shape = (config.mc_samples, config.batch_size, self.latent_dims)
-        self.index = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
-        self.eps = torch.zeros(shape, device=device)
-        augments = config.augment != "none"
-        self.moves = self.index.new_zeros(config.batch_size, 3) if augments else None
-        self.loss = torch.zeros((), device=device)
+        self.fixed: tuple[Tensor | None, ...] = ()
+        """Where the graph reads the images of a batch and what goes with them."""
+        self.loss = torch.zeros((), device=learner.vae.device)
         self.warm_up = WARM_UP_STEPS
         self.replay: Callable[[], None] | None = None
 
-    def __call__(
-        self, index: Tensor, eps: Tensor, settings: StepSettings, moves: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, pixels: Tensor, inputs: StepInputs, settings: StepSettings) -> Tensor:
         """Take the step."""
-        if len(index) != len(self.index):
-            return self.plain(index, eps, settings, moves)
-        self.plain.learner.set_step(settings, len(index))
-        self.index.copy_(index, non_blocking=True)
-        self.eps.copy_(eps, non_blocking=True)
-        if self.moves is not None and moves is not None:
-            self.moves.copy_(moves, non_blocking=True)
+        learner = self.plain.learner
+        if len(pixels) != learner.config.batch_size:
+            return self.plain(pixels, inputs, settings)
+        learner.set_step(settings, len(pixels))
+        now = (pixels, *inputs)
+        self.fixed = self.fixed or tuple(
+            None if part is None else torch.empty_like(part, device=pixels.device) for part in now
+        )
+        for fixed, part in zip(self.fixed, now, strict=True):
+            if fixed is not None and part is not None:
+                fixed.copy_(part, non_blocking=True)
         if self.warm_up:
             self.warm_up -= 1
             runtime.on_side_stream(self._update)
@@ -141,20 +144,21 @@ class CapturedStep:
         return self.loss.clone()
 
     def _update(self) -> None:
-        x = to_unit(take(self.images, self.index, self.moves))
-        known = self.plain.known(self.index)
-        self.loss.copy_(self.plain.learner.update(x, self.eps, y=known))
+        pixels, eps, *others = self.fixed
+        assert pixels is not None
+        assert eps is not None
+        inputs = StepInputs(eps, *others)
+        loss = self.plain.learner.update(batch_of(pixels, inputs), eps, y=inputs.y)
+        self.loss.copy_(loss)
 
 
-def make_step(learner: Learner, images: Tensor, y: Tensor | None = None) -> Step:
+def make_step(learner: Learner) -> Step:
     """The step for a device: recorded on a GPU of NVIDIA's kind, plain elsewhere.
 
     Where steps may be left out it is plain too: that is decided anew at each of them.
 
     Args:
         learner: What learns.
-        images: uint8, shape [N, C, H, W], on the learner's device.
-        y: What is known of them, shape [N, C], there too; None of an unconditional model.
     """
-    recorded = images.is_cuda and learner.config.skip_norm is None
-    return (CapturedStep if recorded else PlainStep)(learner, images, y=y)
+    recorded = learner.vae.device.type == "cuda" and learner.config.skip_norm is None
+    return (CapturedStep if recorded else PlainStep)(learner)

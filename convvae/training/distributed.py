@@ -27,9 +27,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from convvae import runtime
 from convvae.config import TrainConfig
+from convvae.data.images import ImageSet
 from convvae.errors import ConfigError, RanksError
 from convvae.model.run_folder import RunFolder
-from convvae.training.cuda_graph import PlainStep, Step, make_step
+from convvae.training.cuda_graph import Step, StepInputs, batch_of, make_step
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.ranks import Ranks, told
 from convvae.training.schedules import StepSettings
@@ -155,7 +156,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
     ranks.agree({**plain, "versions": runtime.versions()})
 
 
-def check_images(pixels: Tensor, batches: list[Tensor], ranks: Ranks) -> None:
+def check_images(images: ImageSet, batches: list[Tensor], ranks: Ranks) -> None:
     """Check that the processes have the same images, and that each gets some of every batch.
 
     Raises:
@@ -166,9 +167,10 @@ def check_images(pixels: Tensor, batches: list[Tensor], ranks: Ranks) -> None:
             f"the last batch of an epoch has {len(batches[-1])} images for {ranks.count} "
             "processes; use `drop_last`, or another `batch_size`"
         )
-    step = max(1, len(pixels) // 64)
-    some = hashlib.blake2b(pixels[::step].contiguous().numpy().data, digest_size=16).hexdigest()
-    found = ranks.all_of((tuple(pixels.shape), some))
+    step = max(1, len(images) // 64)
+    some = images.read(torch.arange(0, len(images), step)).numpy()
+    seen = hashlib.blake2b(some.data, digest_size=16).hexdigest()
+    found = ranks.all_of((tuple(images.images.shape), seen))
     for place, other in enumerate(found):
         if other != found[0]:
             raise ConfigError(
@@ -279,63 +281,41 @@ class SharedStep:
 
     Args:
         learner: What learns; `learner.ranks` are the processes.
-        images: uint8, shape [N, C, H, W], on the learner's device.
         asked: Set where this process was asked to stop.
         stop: Set in all processes after the same step.
-        y: What is known of the images, shape [N, C], there too.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        images: Tensor,
-        asked: threading.Event,
-        stop: threading.Event,
-        y: Tensor | None = None,
-    ) -> None:
-        self.plain = PlainStep(learner, images, y)
-        self.images, self.latent_dims = images, self.plain.latent_dims
+    def __init__(self, learner: Learner, asked: threading.Event, stop: threading.Event) -> None:
+        self.learner, self.latent_dims = learner, learner.vae.config.latent_dims
         self.ranks = learner.ranks
         self.asked, self.stop = asked, stop
         self.engine = f"{self.ranks.count} processes, {dist.get_backend()}"
 
-    def __call__(
-        self, index: Tensor, eps: Tensor, settings: StepSettings, moves: Tensor | None = None
-    ) -> Tensor:
-        """Take the step; index, noise and moves are those of the whole batch."""
-        own = self.ranks.share(len(index))
-        learner, device = self.plain.learner, self.images.device
-        learner.set_step(settings, len(index))
-        x = self.plain.batch(index[own], None if moves is None else moves[own])
-        known = self.plain.known(index[own])
-        loss = learner.update(x, eps[:, own].to(device, non_blocking=True), len(index), known)
+    def __call__(self, pixels: Tensor, inputs: StepInputs, settings: StepSettings) -> Tensor:
+        """Take the step; the images are this process's share, the inputs are of the whole batch."""
+        whole, device = inputs.eps.shape[1], pixels.device
+        self.learner.set_step(settings, whole)
+        own = inputs.share(self.ranks.share(whole)).to(device)
+        loss = self.learner.update(batch_of(pixels, own), own.eps, whole, own.y)
         if self.ranks.sum(torch.tensor([float(self.asked.is_set())], device=device)):
             self.stop.set()
         return loss
 
 
-def step_of(
-    learner: Learner,
-    images: Tensor,
-    asked: threading.Event,
-    stop: threading.Event,
-    y: Tensor | None = None,
-) -> Step:
+def step_of(learner: Learner, asked: threading.Event, stop: threading.Event) -> Step:
     """The step of this process: its share of each batch, or the whole one.
 
     Args:
         learner: What learns.
-        images: uint8, shape [N, C, H, W], on its device.
         asked: Set where this process was asked to stop.
         stop: Set in all processes after the same step; the same event where there is one process.
-        y: What is known of the images, shape [N, C], there too; None of an unconditional model.
     """
     if learner.ranks.alone:
-        return make_step(learner, images, y)
+        return make_step(learner)
     if learner.config.batch_statistics == "shared":
         with_shared_statistics(learner.vae, learner.ranks)
     # What each share has of running statistics is overwritten by the first process's.
     learner.forward_pass = DistributedDataParallel(
         learner.forward_pass, process_group=learner.ranks.group
     )
-    return SharedStep(learner, images, asked, stop, y)
+    return SharedStep(learner, asked, stop)

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from convvae import runtime
 from convvae.config import TrainConfig
-from convvae.data.pixels import to_unit
+from convvae.data.pixels import draw_levels, to_unit
 from convvae.errors import ConfigError, NonFiniteLossError
 from convvae.evaluation.encode import evaluating, own_noise
 from convvae.model.objectives import Means, draw, training_loss
 from convvae.model.run_folder import RunFolder
 from convvae.training.augment import draw_moves
 from convvae.training.callbacks import Callback
-from convvae.training.cuda_graph import Step
+from convvae.training.cuda_graph import Step, StepInputs
+from convvae.training.feeds import Feed
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.saving import Saves
 from convvae.training.schedules import StepSettings, step_settings
@@ -79,32 +80,55 @@ def in_batches(order: Tensor, batch_size: int) -> list[Tensor]:
     return parts
 
 
-def epoch_steps(step: Step, plan: BatchPlan, progress: TrainingProgress) -> Iterator[Tensor]:
+def epoch_steps(
+    step: Step, feed: Feed, plan: BatchPlan, progress: TrainingProgress
+) -> Iterator[Tensor]:
     """Take the steps from `progress` to the end of its epoch, one whenever the next is asked for.
 
     After each, the progress stands behind it and its loss is yielded: a scalar on the device, nats
     per image.
     """
     config = plan.config
-    height, width = step.images.shape[-2:]
-    for index in plan.batches(progress.epoch)[progress.batch :]:
-        shape = (config.mc_samples, len(index), step.latent_dims)
-        eps = runtime.noise(shape, config.seed, "train", progress.images)
+    order = plan.batches(progress.epoch)[progress.batch :]
+    for index, pixels in zip(order, feed.batches(order), strict=True):
+        inputs = inputs_of(config, len(index), step.latent_dims, feed.shape, progress.images)
+        if feed.y is not None:
+            inputs = inputs._replace(y=feed.y[index])
         now = step_settings(config, progress.images, plan.total_images)
         now = now._replace(rate=now.rate * progress.step_factor)
-        moves = draw_moves(
-            config.augment, len(index), (height, width), config.seed, progress.images
-        )
-        batch_loss = step(index, eps, now, moves)
+        batch_loss = step(pixels, inputs, now)
         progress.batch += 1
         progress.images += len(index)
         progress.epoch_images += len(index)
         yield batch_loss
 
 
+def inputs_of(
+    config: TrainConfig, count: int, latent_dims: int, shape: tuple[int, int, int], position: int
+) -> StepInputs:
+    """What is drawn for a batch, see `StepInputs`.
+
+    Args:
+        config: The run.
+        count: Images in the batch, B.
+        latent_dims: Number of latents D.
+        shape: C, H, W.
+        position: Images seen before the batch.
+    """
+    noise = (config.mc_samples, count, latent_dims)
+    return StepInputs(
+        eps=runtime.noise(noise, config.seed, "train", position),
+        moves=draw_moves(config.augment, count, shape[1:], config.seed, position),
+        levels=draw_levels((count, *shape), config.seed, position)
+        if config.binarize == "dynamic"
+        else None,
+    )
+
+
 def train_epoch(
     saves: Saves,
     step: Step,
+    feed: Feed,
     plan: BatchPlan,
     progress: TrainingProgress,
     watch: Callback,
@@ -141,7 +165,7 @@ def train_epoch(
         losses.clear()
         return means
 
-    for batch_loss in epoch_steps(step, plan, progress):
+    for batch_loss in epoch_steps(step, feed, plan, progress):
         if progress.batch % learner.config.log_every == 0:
             losses.append((progress.images, batch_loss))
         watch.step(progress, read)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from convvae import data, runtime
 from convvae.config import TrainConfig, ValidatedOn
-from convvae.data.pixels import binarize, mean_pixel
+from convvae.data.pixels import binarize_once, mean_pixel
 from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluation import doctor
 from convvae.images import sheets
@@ -35,6 +34,7 @@ from convvae.training.distributed import (
     share_state,
     step_of,
 )
+from convvae.training.feeds import Feed, feed_of
 from convvae.training.fine_tuning import start_from
 from convvae.training.folders import own_folder
 from convvae.training.holdout import RunImages, load_run_images
@@ -162,7 +162,7 @@ def prepare(
         check_same_images(run, images.source)
     plan = BatchPlan(config, images.rows)
     if not ranks.alone:
-        check_images(images.source.images, plan.batches(0), ranks)
+        check_images(images.source, plan.batches(0), ranks)
     channels, height, width = images.source.images.shape[1:]
     condition = condition_of(images.source) if config.condition else None
     model = config.model((height, width), channels, condition)
@@ -194,24 +194,21 @@ def carry_out(training: Training, run: RunFolder, watch: Callback, console: Cons
         lambda: take_up(training, saves) if run.is_saved() else TrainingProgress()
     )
     progress = share_state(learner, start, ranks)
-    pixels = images.source.images
-    own = pixels.clone() if config.binarize == "dynamic" else pixels
+    y = conditions(learner.vae.config, images.source)
+    feed = feed_of(images.source, learner.vae.device, ranks, y)
     with closing(watch):
         with stop_flag() as asked:
             stop = asked if ranks.alone else threading.Event()
-            device = learner.vae.device
-            y = conditions(learner.vae.config, images.source)
-            y = None if y is None else y.to(device)
-            step = step_of(learner, own.to(device), asked, stop, y)
+            step = step_of(learner, asked, stop)
             write_config(run, config, images.source, learner.vae, step.engine, progress)
             saves.save(progress)
             watch.start(start_of(run, training, progress, asked))
-            run_epochs(training, saves, step, progress, watch, stop)
+            run_epochs(training, saves, step, feed, progress, watch, stop)
         if not ranks.is_first:
             return
         try:
             with at_once():
-                conclude(run, learner, step.images, images, progress, console)
+                conclude(run, learner, images, progress, console)
                 watch.finish()
         except KeyboardInterrupt:
             raise StoppedError(
@@ -225,6 +222,7 @@ def run_epochs(
     training: Training,
     saves: Saves,
     step: Step,
+    feed: Feed,
     progress: TrainingProgress,
     watch: Callback,
     stop: threading.Event,
@@ -237,11 +235,8 @@ def run_epochs(
     """
     config, plan = training.config, training.plan
     while not (is_over(config, progress) or stop.is_set()):
-        if config.binarize == "dynamic":
-            draws = runtime.generator(config.seed, "binarize", progress.epoch)
-            step.images.copy_(binarize(training.images.source.images, draws))
         try:
-            train_means = train_epoch(saves, step, plan, progress, watch, stop)
+            train_means = train_epoch(saves, step, feed, plan, progress, watch, stop)
             if not stop.is_set():
                 finish_epoch(saves, train_means, plan, training.images, progress, watch)
         except NonFiniteLossError as error:
@@ -289,7 +284,6 @@ def is_out_of_patience(config: TrainConfig, progress: TrainingProgress) -> bool:
 def conclude(
     run: RunFolder,
     learner: Learner,
-    pixels: Tensor,
     images: RunImages,
     progress: TrainingProgress,
     console: Console,
@@ -299,7 +293,6 @@ def conclude(
     Args:
         run: The folder of the finished run.
         learner: What has learnt; `learner.weights` are the kept ones afterwards.
-        pixels: All training images as they were trained on, uint8 [N, C, H, W].
         images: The images of the run.
         progress: Where it stands.
         console: Where to say it.
@@ -307,8 +300,10 @@ def conclude(
     config, vae, test = learner.config, learner.weights, images.test
     if progress.best_epoch:
         say(console, keep_best(run, vae, progress, config))
-    some = images.rows[:PREVIEW]
-    train = replace(images.source.take(some), images=pixels[some.to(pixels.device)].cpu())
+    train = images.source.take(images.rows[:PREVIEW])
+    if config.binarize == "dynamic":
+        drawn = binarize_once(train.images, "train", config.binarize_seed)
+        train = replace(train, images=drawn)
     draw_pictures(run, vae, train, test, config.seed)
     say(console, doctor.of_run(config, run.read_metrics()))
     given = given_labels_of(vae, test)
@@ -347,7 +342,7 @@ def begin(learner: Learner, images: RunImages) -> None:
     if learner.config.init:
         start_from(learner, learner.config.init)
     elif learner.config.output_bias == "mean":
-        learner.start_at(mean_pixel(images.source.images, images.rows))
+        learner.start_at(mean_pixel(map(images.source.read, images.rows.split(1000))))
 
 
 def take_up(training: Training, saves: Saves) -> TrainingProgress:

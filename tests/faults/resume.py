@@ -97,14 +97,14 @@ class _Recorded:
         )  # fmt: skip
         take, batches = PlainStep.__call__, BatchPlan.batches
 
-        def noted(step: PlainStep, index: Any, eps: Any, now: Any, moves: Any = None) -> Any:
-            loss = take(step, index, eps, now, moves)
+        def noted(step: PlainStep, pixels: Any, draws: Any, now: Any) -> Any:
+            loss = take(step, pixels, draws, now)
             self.steps.append(
                 {
-                    "batch": index.tolist(),
-                    "pixels": zlib.crc32(step.images.numpy().tobytes()),
-                    "noise": zlib.crc32(eps.numpy().tobytes()),
-                    "moves": None if moves is None else moves.tolist(),
+                    "batch": zlib.crc32(pixels.numpy().tobytes()),
+                    "noise": zlib.crc32(draws.eps.numpy().tobytes()),
+                    "moves": None if draws.moves is None else draws.moves.tolist(),
+                    "levels": None if draws.levels is None else draws.levels.sum().item(),
                     "settings": tuple(now),
                     "loss": float(loss),
                 }

@@ -37,7 +37,7 @@ def of_network(network, count, ranks):
     eps = torch.randn(1, count, model.latent_dims, dtype=torch.double, generator=noise)
     learner = Learner(config, model, torch.device("cpu"), count, ranks)
     learner.vae.double()
-    distributed.step_of(learner, images, threading.Event(), threading.Event())
+    distributed.step_of(learner, threading.Event(), threading.Event())
     learner.set_step(StepSettings(0.0, 1.0, 0), count)
     own = ranks.share(count)
     loss = learner.update(to_unit(images[own]).double(), eps[:, own], count)

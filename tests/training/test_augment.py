@@ -1,19 +1,20 @@
 import pytest
 import torch
 
-from convvae.training.augment import draw_moves, take
+from convvae.training.augment import draw_moves
+from convvae.training.augment import moved as move
 
 IMAGES = torch.arange(3 * 2 * 4 * 5, dtype=torch.uint8).reshape(3, 2, 4, 5)
 
 
 def moved(*moves, images=IMAGES, index=None):
     index = torch.arange(len(moves)) if index is None else index
-    return take(images, index, torch.tensor(moves))
+    return move(images[index], torch.tensor(moves))
 
 
 def test_an_image_that_is_not_moved_is_itself():
     assert torch.equal(moved((0, 0, 0), (0, 0, 0), index=torch.tensor([2, 1])), IMAGES[[2, 1]])
-    assert torch.equal(take(IMAGES, torch.tensor([1]), None), IMAGES[[1]])
+    assert torch.equal(move(IMAGES, None), IMAGES)
 
 
 def test_a_flip_is_from_left_to_right():
@@ -33,7 +34,7 @@ def test_a_shift_repeats_the_edge(dtype):
 
 def test_a_flipped_image_is_shifted_after_the_flip():
     (x,) = moved((1, 0, 1))
-    (shifted,) = take(IMAGES[:1].flip(-1), torch.tensor([0]), torch.tensor([(0, 0, 1)]))
+    (shifted,) = move(IMAGES[:1].flip(-1), torch.tensor([(0, 0, 1)]))
     assert torch.equal(x[:, :, 1:], IMAGES[0].flip(-1)[:, :, :-1])
     assert torch.equal(x, shifted)
 

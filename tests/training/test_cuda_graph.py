@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from convvae.config import TrainConfig
-from convvae.training.augment import draw_moves
 from convvae.training.cuda_graph import WARM_UP_STEPS, CapturedStep, PlainStep, make_step
 from convvae.training.learner import Learner
+from convvae.training.loop import inputs_of
 from convvae.training.schedules import step_settings
 
 CPU = torch.device("cpu")
@@ -45,13 +45,15 @@ def images():
 
 def run(step, config, sizes):
     """Take steps of those batch sizes; their losses."""
+    device = step.plain.learner.vae.device if hasattr(step, "plain") else step.learner.vae.device
+    pixels = images().to(device)
     seen, losses = 0, []
     for number, size in enumerate(sizes):
         generator = torch.Generator().manual_seed(number)
         index = torch.randperm(40, generator=generator)[:size]
-        eps = torch.randn(1, size, 3, generator=generator)
-        moves = draw_moves(config.augment, size, (12, 10), 0, seen)
-        losses.append(step(index, eps, step_settings(config, seen, sum(sizes)), moves))
+        draws = inputs_of(config, size, 3, (1, 12, 10), seen)
+        settings = step_settings(config, seen, sum(sizes))
+        losses.append(step(pixels[index.to(device)], draws, settings))
         seen += size
     return torch.stack(losses)
 
@@ -64,13 +66,14 @@ def run(step, config, sizes):
         {"ema_images": 12, "clip_norm": 0.1},
         {"optimizer": "muon", "kl_schedule": "linear", "kl_warmup": 30},
         {"augment": "flip-shift"},
+        {"augment": "flip", "binarize": "dynamic"},
     ],
 )
 def test_replayed_steps_are_the_plain_ones_to_the_bit(settings):
     one, other, recorder = learner(**settings), learner(**settings), Recorder()
     sizes = [BATCH] * 7 + [2] + [BATCH] * 2
-    plain = run(PlainStep(one, images()), one.config, sizes)
-    captured = run(CapturedStep(other, images(), recorder), other.config, sizes)
+    plain = run(PlainStep(one), one.config, sizes)
+    captured = run(CapturedStep(other, recorder), other.config, sizes)
     assert torch.equal(plain, captured)
     for (name, a), b in zip(
         one.weights.state_dict().items(), other.weights.state_dict().values(), strict=True
@@ -84,18 +87,18 @@ def test_replayed_steps_are_the_plain_ones_to_the_bit(settings):
 def test_moved_images_are_what_is_learnt_from():
     one, other = learner(augment="flip-shift"), learner()
     sizes = [BATCH] * 2
-    moved = run(PlainStep(one, images()), one.config, sizes)
-    assert not torch.equal(moved, run(PlainStep(other, images()), other.config, sizes))
+    moved = run(PlainStep(one), one.config, sizes)
+    assert not torch.equal(moved, run(PlainStep(other), other.config, sizes))
 
 
 def test_a_returned_loss_is_not_overwritten_by_the_next_step():
     one = learner()
-    losses = run(CapturedStep(one, images(), Recorder()), one.config, [BATCH] * 6)
+    losses = run(CapturedStep(one, Recorder()), one.config, [BATCH] * 6)
     assert len(set(losses.tolist())) == 6
 
 
 def test_a_cpu_takes_plain_steps():
-    step = make_step(learner(), images())
+    step = make_step(learner())
     assert isinstance(step, PlainStep)
     assert step.engine == "eager"
 
@@ -108,5 +111,5 @@ if torch.cuda.is_available():  # not skipped elsewhere: without a GPU there is n
         ends = []
         for kind in (PlainStep, CapturedStep):
             one = Learner(config, config.model((12, 10), 1), device, 100)
-            ends.append(run(kind(one, images().to(device)), config, [BATCH] * 8 + [2]))
+            ends.append(run(kind(one), config, [BATCH] * 8 + [2]))
         torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-4)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convvae.data.cache import store
+from convvae.data.cache.check import PIXELS
 from convvae.data.cache.worker import digest
 from convvae.data.decode import Wanted
 from convvae.data.images import ImageSet, Split
@@ -17,6 +18,7 @@ from convvae.data.own.folders import Folder
 from convvae.data.own.hub import LOCAL, PREFIX, Hub
 from convvae.data.own.shards import is_address, names_shards, open_shards
 from convvae.data.own.tables import Table
+from convvae.data.stored import StoredPixels
 from convvae.data.streams import Part
 from convvae.errors import ConfigError, CorruptDataError, UnknownDataError
 from convvae.files import expand, is_there
@@ -182,14 +184,16 @@ def _opened(word: str, prepare: Preparation) -> tuple[str, store.Entry]:
 def _rows(title: str, entry: store.Entry, rows: slice, split: Split) -> ImageSet:
     """Some rows of the cache, with what belongs to them."""
     labels, classes = entry.labels, entry.facts["classes"]
+    stored = StoredPixels(entry.folder / PIXELS, rows.start, entry.images[rows])
     return ImageSet(
-        entry.images[rows],
+        stored.images,
         None if labels is None else labels[rows],
         title,
         split,
         entry.names[rows],
         None if classes is None else tuple(classes),
         fingerprint=digest(f"{entry.key} {rows.start} {rows.stop}".encode()),
+        stored=stored,
     )
 
 
