@@ -26,7 +26,7 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class StepInputs(NamedTuple):
-    """What a step needs of a batch of B images beside them; all draws follow from (seed, position)."""
+    """What a step needs of a batch of B images beside them; draws follow from (seed, position)."""
 
     eps: Tensor
     """Standard normal noise, shape [K, B, D]."""

@@ -27,10 +27,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from convvae import runtime
 from convvae.config import TrainConfig
+from convvae.data.cache import check
 from convvae.data.images import ImageSet
 from convvae.errors import ConfigError, RanksError
 from convvae.model.run_folder import RunFolder
 from convvae.training.cuda_graph import Step, StepInputs, batch_of, make_step
+from convvae.training.holdout import RunImages, load_run_images
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.ranks import Ranks, told
 from convvae.training.schedules import StepSettings
@@ -71,7 +73,9 @@ def joined(device: str) -> Iterator[Ranks]:
         with told():
             group = dist.new_group(timeout=PATIENCE)
         assert isinstance(group, dist.ProcessGroup)
-        yield Ranks(dist.get_rank(), dist.get_world_size(), group)
+        local = os.environ.get("LOCAL_RANK")
+        place = None if local is None else int(local)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place, group)
     finally:
         dist.destroy_process_group()
 
@@ -154,6 +158,20 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
         )
     plain = config.model_dump(mode="json", exclude=OF_A_PROCESS)
     ranks.agree({**plain, "versions": runtime.versions()})
+
+
+def images_of(config: TrainConfig, ranks: Ranks) -> RunImages:
+    """The images of a run: decoded and checked once per machine, mapped by all of its processes.
+
+    Raises:
+        ConvvaeError: they cannot be loaded, each reason with its own class.
+    """
+
+    def pass_on() -> None:
+        for known in ranks.all_of(check.known()):
+            check.trust(known)
+
+    return ranks.in_turn(lambda: load_run_images(config), pass_on)
 
 
 def check_images(images: ImageSet, batches: list[Tensor], ranks: Ranks) -> None:

@@ -20,20 +20,31 @@ class Ranks:
     Args:
         rank: Place of this process.
         count: Number of processes.
+        place: Place of this process among those of its machine; else as among all.
         group: What they exchange by, of `torch.distributed`; None where there is one.
     """
 
     def __init__(
-        self, rank: int = 0, count: int = 1, group: dist.ProcessGroup | None = None
+        self,
+        rank: int = 0,
+        count: int = 1,
+        place: int | None = None,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         self.rank = rank
         self.count = count
+        self.place = rank if place is None else place
         self.group = group
 
     @property
     def is_first(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
+
+    @property
+    def is_first_here(self) -> bool:
+        """Whether this is the process that prepares what those of its machine share."""
+        return self.place == 0
 
     @property
     def alone(self) -> bool:
@@ -114,16 +125,17 @@ class Ranks:
             raise RanksError("")
         raise error if failed[0] == self.rank else type(error)("")
 
-    def one_by_one(self, action: Callable[[], T]) -> T:
-        """The first process does it before the others: what it leaves in a cache, they find."""
+    def in_turn(self, action: Callable[[], T], pass_on: Callable[[], None]) -> T:
+        """The first process of each machine does it, then the others: what it left, they find.
+
+        Args:
+            action: What is done.
+            pass_on: Done by all of them after each turn.
+        """
         found: list[T] = []
-
-        def first() -> None:
-            if self.is_first:
-                found.append(action())
-
-        self.together(first)
-        self.together(lambda: None if self.is_first else found.append(action()))
+        for is_turn in (self.is_first_here, not self.is_first_here):
+            self.together(lambda is_turn=is_turn: found.append(action()) if is_turn else None)
+            pass_on()
         return found[0]
 
 

@@ -29,6 +29,7 @@ from convvae.training.distributed import (
     OF_THE_FIRST,
     check_images,
     check_settings,
+    images_of,
     joined,
     restarted,
     share_state,
@@ -37,7 +38,7 @@ from convvae.training.distributed import (
 from convvae.training.feeds import Feed, feed_of
 from convvae.training.fine_tuning import start_from
 from convvae.training.folders import own_folder
-from convvae.training.holdout import RunImages, load_run_images
+from convvae.training.holdout import RunImages
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.loop import BatchPlan, not_finite, train_epoch, validate
 from convvae.training.progress import TrainingDisplay, unbroken
@@ -96,7 +97,7 @@ def train(
                 if resume is None and config.out is not None:
                     ranks.together(RunFolder(config.out).check_free)
                 run = resume and ranks.together(lambda: own_folder(config, resume, ranks, held))
-                images = images or ranks.one_by_one(lambda: load_run_images(config))
+                images = images or images_of(config, ranks)
                 training = ranks.together(lambda: prepare(config, device, images, run, ranks))
                 run = run or ranks.together(lambda: own_folder(config, None, ranks, held))
                 if console:

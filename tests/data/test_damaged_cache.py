@@ -117,3 +117,20 @@ def test_pixels_are_not_to_be_written_to(pets, own_cache):
     load("pets", prepare=WHOLE)
     (path,) = own_cache.glob("*/pixels")
     assert path.stat().st_mode & 0o222 == 0
+
+
+def test_what_another_process_found_whole_is_not_read_again(entry, monkeypatch):
+    folder, expected = entry
+    as_before(expected)
+    known = check.known()
+    check._known.clear()
+    check.trust(known)
+    read = []
+    of = check._blocks
+    monkeypatch.setattr(check, "_blocks", lambda path: read.append(path) or of(path))
+    as_before(expected)
+    assert read == []
+    # Its word holds for the files that it saw, and for no others.
+    os.utime(folder / "pixels", ns=(1, 1))
+    as_before(expected)
+    assert read == [folder / "pixels"]

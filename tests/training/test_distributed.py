@@ -152,3 +152,21 @@ def test_torchruns_restart_finds_the_run_by_its_folder(monkeypatch, tmp_path):
     assert restarted(config) is None  # at the first start it is a run that is in the way
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert restarted(config) == tmp_path
+
+
+class Machine(Ranks):
+    """A process whose others are played: what they say is what it says."""
+
+    def all_of(self, value):
+        return [value] * self.count
+
+
+@pytest.mark.parametrize(("place", "turn"), [(0, 0), (1, 1), (None, 1)])
+def test_the_first_process_of_each_machine_prepares_what_the_others_find(place, turn):
+    """The third of four processes, on the second machine, or where nobody says on which."""
+    done = []
+    ranks = Machine(2, 4, place)
+    found = ranks.in_turn(lambda: done.append("action") or "found", lambda: done.append("pass on"))
+    assert found == "found"
+    assert done.index("action") == turn
+    assert sorted(done) == ["action", "pass on", "pass on"]

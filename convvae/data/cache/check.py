@@ -1,7 +1,8 @@
 """Digests of the cache: what was written is what is read.
 
 An entry's `entry.json` has a digest of every block of pixels, of every other file, and of itself.
-They are compared when an entry is opened, once per process: a block that a disk lost, a file that
+They are compared when an entry is opened, once per process, or once for all that train together on
+a machine: a block that a disk lost, a file that
 was cut or written over, is found before a model learns from it, and the entry is made anew.
 """
 
@@ -65,6 +66,20 @@ def unseal(folder: Path) -> dict[str, Any] | None:
         return None
     _known[folder] = state
     return sealed["facts"]
+
+
+def known() -> dict[Path, tuple[int, ...]]:
+    """Entries that this process found whole, and the state of their files then."""
+    return dict(_known)
+
+
+def trust(found: dict[Path, tuple[int, ...]]) -> None:
+    """Take another process's word for entries that it found whole, as long as they stay so.
+
+    An entry whose files have another state here is read and compared all the same.
+    """
+    for folder, state in found.items():
+        _known.setdefault(folder, state)
 
 
 def _blocks(path: Path) -> list[str]:
