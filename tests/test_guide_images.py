@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(not GUIDE.exists(), reason="the tests run outsid
 SHORT = ["--max-filters", "8", "--batch-size", "16", "--no-preview", "--no-report"]
 
 
-def blocks(language):
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+def blocks(language, guide=GUIDE):
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", guide.read_text(), re.MULTILINE | re.DOTALL)
     return [text for kind, text in found if kind == language]
 
 
@@ -69,6 +69,15 @@ def test_every_command_and_the_python_run(prepared, capsys):
     exec(code, names)
     assert names["test"].images.shape[1:] == (3, 32, 32)
     assert names["test"].classes == ("sea", "sky")
+
+
+def test_the_shards_of_the_guide_to_several_processes(prepared, capsys):
+    (lines,) = blocks("console", GUIDE.with_name("scaling.md"))
+    for line in lines.splitlines():
+        words = shlex.split(line)[1:]
+        words += SHORT if words[0] == "train" else []
+        assert main(words) == 0, (line, capsys.readouterr().err)
+    assert "36 training images of 40" in capsys.readouterr().err
 
 
 def test_every_published_name_is_in_the_guide():

@@ -73,7 +73,7 @@ ROOMS = {
         "records", "resuming", "fine_tuning", "folders", "recovery", "signals", "run", "__init__",
     ],
     "data/cache": [
-        "worker", "pool", "check", "ingest", "store", "__init__",
+        "worker", "pool", "check", "ingest", "store", "scratch", "__init__",
     ],
     "data/own": [
         "folders", "one_file", "archives", "npy", "arrays", "tables", "hub", "shards",

@@ -20,19 +20,20 @@ def to_unit(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
-def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
+def binarize(images: Tensor, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
     """Draw black or white pixels, white with probability v / 255 for a grey value v.
 
     Args:
         images: uint8, shape [N, C, H, W], on the CPU.
         generator: Of the draws.
+        out: What they are written to; else memory of their own.
 
     Returns:
         uint8 of 0 and 255, shape [N, C, H, W].
 
     Source: Salakhutdinov & Murray 2008, https://doi.org/10.1145/1390156.1390266
     """
-    out = torch.empty_like(images)
+    out = torch.empty_like(images) if out is None else out
     for part, drawn in zip(images.split(1000), out.split(1000), strict=True):
         level = torch.randint(255, part.shape, dtype=torch.uint8, generator=generator)
         drawn.copy_(black_or_white(part, level))
@@ -66,9 +67,9 @@ def draw_levels(shape: tuple[int, ...], seed: int, position: int) -> Tensor:
     return torch.randint(255, shape, dtype=torch.uint8, generator=draws)
 
 
-def binarize_once(images: Tensor, split: str, seed: int) -> Tensor:
+def binarize_once(images: Tensor, split: str, seed: int, out: Tensor | None = None) -> Tensor:
     """Binarise the images of a split the same way every time: a function of (split, seed)."""
-    return binarize(images, binarize_generator(split, seed))
+    return binarize(images, binarize_generator(split, seed), out)
 
 
 def binarize_generator(split: str, seed: int) -> torch.Generator:

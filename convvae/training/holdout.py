@@ -13,6 +13,7 @@ from torch import Tensor
 
 from convvae import data, runtime
 from convvae.config import TrainConfig, ValidatedOn
+from convvae.data.cache.scratch import room
 from convvae.data.pixels import binarize_once
 
 MOST_HELD_OUT = 5000
@@ -108,7 +109,8 @@ def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
 def binarized(found: data.ImageSet, split: data.Split, config: TrainConfig) -> data.ImageSet:
     """The images of a split, black or white where the run asks for it once and for all."""
     if config.binarize == "static" or (config.binarize == "dynamic" and split == "test"):
-        return replace(found, images=binarize_once(found.images, split, config.binarize_seed))
+        out = room(tuple(found.images.shape))
+        return replace(found, images=binarize_once(found.images, split, config.binarize_seed, out))
     return found
 
 

@@ -11,6 +11,7 @@ from benchmarks import (
     ingest,
     memory,
     parallel,
+    shards,
 )
 
 
@@ -108,3 +109,31 @@ def test_every_reader_reads_every_image(work, tmp_path, monkeypatch):
 def test_the_memory_of_a_command_is_watched(tmp_path):
     command = [sys.executable, "-c", "import time; x = b'1' * 300_000_000; time.sleep(0.5)"]
     assert 280 < ingest.watch(command, tmp_path)["own_mib"] < 900
+
+
+def test_shards_are_compared_with_memory_and_their_memory_with_that_of_the_first():
+    options = shards.parse(["--images", "5", "--shards", "1,3"])
+    assert shards.parse(options.command().split()[3:]) == options
+    memory = [
+        {"shards": 1, "own_mib": 300.0, "mapped_mib": 90.0},
+        {"shards": 50, "own_mib": 315.0, "mapped_mib": 100.0},
+    ]
+    result = {
+        "images_per_shard": 2000,
+        "first_reading_images_per_second": 1234.5,
+        "images_per_second": {"shards": [95.0, 98.0], "memory": [100.0, 100.0]},
+        "memory": memory,
+    }
+    rows = dict(shards.rows(result))
+    assert rows["shards ÷ memory"] == "0.96 (0.95–0.98)"
+    assert rows["reading and training, 50 shards of 100,000 images"] == (
+        "own memory at most 315 MiB (1.05 of the first), mapped files 100 MiB"
+    )
+
+
+def test_shards_of_a_benchmark_are_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SETTLED_SECONDS", 0.0)
+    made = shards.make_shards(tmp_path, 20, 2)
+    assert len(list(made.glob("*.tar"))) == 2
+    found = shards.watch_training(tmp_path, made, 40)
+    assert found["own_mib"] > 50

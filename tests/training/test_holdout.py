@@ -1,5 +1,6 @@
 """The best weights on held-out training images are kept, and nothing of it is lost by resuming."""
 
+import errno
 import io
 import json
 
@@ -8,7 +9,13 @@ import torch
 from rich.console import Console
 
 from convvae.config import TrainConfig
-from convvae.errors import ConfigError, NonFiniteLossError, RunExistsError, StoppedError
+from convvae.errors import (
+    ConfigError,
+    DiskFullError,
+    NonFiniteLossError,
+    RunExistsError,
+    StoppedError,
+)
 from convvae.evaluation.bounds import mean_terms
 from convvae.model.checkpoint import load_metadata, load_model, load_tensors
 from convvae.model.run_folder import RunFolder
@@ -240,3 +247,22 @@ def test_a_loss_that_is_not_finite_names_the_file_of_the_last_weights(config, mo
     monkeypatch.setattr(training_module.Learner, "step", poisoned)
     with pytest.raises(NonFiniteLossError, match=r"last\.safetensors keeps the weights of epoch 1"):
         train(config, QUIET)
+
+
+def test_many_binarised_images_lie_on_the_disk(config, tmp_path, monkeypatch):
+    """In a file that nobody finds; the pixels are those in memory."""
+    monkeypatch.setenv("CONVVAE_CACHE", str(tmp_path / "cache"))
+    static = changed(config, binarize="static")
+    expected = load_run_images(static)
+    monkeypatch.setattr("convvae.data.cache.scratch.MOST_IN_MEMORY", 1000)
+    found = load_run_images(static)
+    assert torch.equal(found.source.images, expected.source.images)
+    assert torch.equal(found.test.images, expected.test.images)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(DiskFullError, match="CONVVAE_CACHE"):
+        load_run_images(static)
