@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,8 @@ from rich.console import Console
 from benchmarks import ingest, report
 from benchmarks.summary import Spread
 from benchmarks.workers.common import available_cores
+from convvae.data.sharding import Target, source_of, write_shards
+from convvae.runtime import versions
 
 HEADER = ["what", "measured"]
 PROGRAM = [sys.executable, "-c", "from convvae.cli.main import main; raise SystemExit(main())"]
@@ -66,8 +67,8 @@ def make_shards(work: Path, images: int, count: int) -> Path:
     source, shards = work / "images", work / f"shards-{count}"
     ingest.make_folder(source, images * count)
     pattern = shards / f"train-{{000000..{count - 1:06}}}.tar"
-    command = [*PROGRAM, "shard", str(source), "--out", str(pattern)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    index = write_shards(source_of(str(source), None), Target.of(str(pattern)), skip_bad=False)
+    assert index.images == images * count
     time.sleep(SETTLED_SECONDS)
     return shards
 
@@ -89,8 +90,6 @@ def watch_training(work: Path, shards: Path, images: int) -> dict[str, float]:
 
 def measure(options: Options, out: Console) -> dict[str, Any]:
     """Everything, in a temporary folder on the disk of the current one."""
-    from convvae.runtime import versions
-
     result = report.begin("shards", options.command(), out)
     memory: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(dir=".") as name:
