@@ -171,7 +171,7 @@ def images_of(config: TrainConfig, ranks: Ranks) -> RunImages:
         for known in ranks.all_of(check.known()):
             check.trust(known)
 
-    return ranks.in_turn(lambda: load_run_images(config), pass_on)
+    return ranks.in_turn(lambda: load_run_images(config), ranks.is_first_here, pass_on)
 
 
 def check_images(images: ImageSet, batches: list[Tensor], ranks: Ranks) -> None:

@@ -125,15 +125,20 @@ class Ranks:
             raise RanksError("")
         raise error if failed[0] == self.rank else type(error)("")
 
-    def in_turn(self, action: Callable[[], T], pass_on: Callable[[], None]) -> T:
-        """The first process of each machine does it, then the others: what it left, they find.
+    def one_by_one(self, action: Callable[[], T]) -> T:
+        """The first process does it before the others: what it leaves behind, they find."""
+        return self.in_turn(action, self.is_first, lambda: None)
+
+    def in_turn(self, action: Callable[[], T], first: bool, pass_on: Callable[[], None]) -> T:
+        """Some processes do it, then the others: what those left, these find.
 
         Args:
             action: What is done.
+            first: Whether this process is one of the first to do it.
             pass_on: Done by all of them after each turn.
         """
         found: list[T] = []
-        for is_turn in (self.is_first_here, not self.is_first_here):
+        for is_turn in (first, not first):
             self.together(lambda is_turn=is_turn: found.append(action()) if is_turn else None)
             pass_on()
         return found[0]

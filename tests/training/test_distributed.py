@@ -166,7 +166,12 @@ def test_the_first_process_of_each_machine_prepares_what_the_others_find(place, 
     """The third of four processes, on the second machine, or where nobody says on which."""
     done = []
     ranks = Machine(2, 4, place)
-    found = ranks.in_turn(lambda: done.append("action") or "found", lambda: done.append("pass on"))
+
+    def action():
+        done.append("action")
+        return "found"
+
+    found = ranks.in_turn(action, ranks.is_first_here, lambda: done.append("pass on"))
     assert found == "found"
     assert done.index("action") == turn
     assert sorted(done) == ["action", "pass on", "pass on"]

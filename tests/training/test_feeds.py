@@ -161,7 +161,9 @@ def test_binarised_images_are_not_copied(folder, monkeypatch):
     weights("run", folder, binarize="dynamic", split="0.2", validation=0.2)
     tests = len(load(str(folder), "test", prepare=Preparation(split="0.2")))
     assert 3 < tests < 12
-    assert sorted(len(images) for images, _ in drawn) == sorted([3, tests, round((30 - tests) / 5)])
+    assert sorted(len(images) for images, *_ in drawn) == sorted(
+        [3, tests, round((30 - tests) / 5)]
+    )
 
 
 def test_levels_are_a_function_of_seed_and_position():
