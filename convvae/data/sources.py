@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -271,12 +271,18 @@ def _read(name: str, split: Split, data_dir: Path | None) -> Labelled:
 
 def _digits(split: Split) -> Labelled:
     """The digits of scikit-learn."""
+    images, labels = _all_digits()
+    chosen = _every_fifth(len(images), split)
+    return Labelled(images[chosen], labels[chosen], tuple("0123456789"))
+
+
+@cache
+def _all_digits() -> tuple[np.ndarray, np.ndarray]:
+    """The digits of both splits: they are read from text."""
     from sklearn.datasets import load_digits
 
     values, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
-    images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    chosen = _every_fifth(len(images), split)
-    return Labelled(images[chosen], labels[chosen], tuple("0123456789"))
+    return np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8), labels
 
 
 def _sprites(split: Split) -> Labelled:

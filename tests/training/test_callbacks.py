@@ -39,7 +39,7 @@ def weights(run):
     return load_tensors(run.model)[0]
 
 
-def test_the_events_come_in_their_order_and_change_nothing(tiny_config, tmp_path):
+def test_the_events_come_in_their_order_and_change_nothing(tiny_config, tmp_path, pictures):
     diary = Diary()
     watched = train(tiny_config, callbacks=[diary])
     epoch = [100, 200]  # images at the ends of the two epochs, of 32 + 32 + 32 + 4
@@ -66,7 +66,7 @@ def test_a_callback_that_writes_one_method_is_enough(tiny_config):
     assert some.rows == [row for row in run.read_metrics() if row["event"] == "epoch"]
 
 
-def test_a_callback_stops_a_run_that_resumes_to_the_same_weights(tiny_config, tmp_path):
+def test_a_callback_stops_a_run_that_resumes_to_the_same_weights(tiny_config, tmp_path, pictures):
     class Halt(Diary):
         def step(self, progress, means):
             if progress.images == 132:

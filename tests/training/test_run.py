@@ -70,11 +70,11 @@ def test_the_tutorials_loss_is_the_bound_less_its_constant(finished_run):
     assert row["train_squared_error_and_kl"] == pytest.approx(50 * per_image, rel=1e-9)
 
 
-def test_the_same_settings_give_the_same_run(tiny_config, tmp_path):
+def test_the_same_settings_give_the_same_run(tiny_config, tmp_path, pictures):
     runs = [train(tiny_config.model_copy(update={"out": tmp_path / name})) for name in "ab"]
     assert_same_model(*runs)
-    pictures = [run.pictures / "joint.png" for run in runs]
-    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    first, second = (run.pictures / "joint.png" for run in runs)
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_another_seed_gives_another_run(tiny_config, tmp_path):
