@@ -95,8 +95,8 @@ def test_an_unknown_name_lists_the_known_and_a_close_one():
         load("FashionMNIST")
     assert str(caught.value) == (
         "no data set and no file or folder 'FashionMNIST' (did you mean fashion-mnist?); known are "
-        "digits, sprites, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, paths, and "
-        "hf:OWNER/NAME"
+        "digits, sprites, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, paths, "
+        "addresses of shards, and hf:OWNER/NAME"
     )
     with pytest.raises(UnknownDataError, match="folder 'zzz'; known are digits"):
         load("zzz")
