@@ -314,7 +314,8 @@ class SharedStep:
         whole, device = inputs.eps.shape[1], pixels.device
         self.learner.set_step(settings, whole)
         own = inputs.share(self.ranks.share(whole)).to(device)
-        loss = self.learner.update(batch_of(pixels, own), own.eps, whole, own.y)
+        with told(computing=True):
+            loss = self.learner.update(batch_of(pixels, own), own.eps, whole, own.y)
         if self.ranks.sum(torch.tensor([float(self.asked.is_set())], device=device)):
             self.stop.set()
         return loss
