@@ -120,10 +120,11 @@ def restarted(config: TrainConfig) -> Path | None:
         raise ConfigError(
             "torchrun may start this training again, and finds it by its folder: name one in `out`"
         )
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if again and config.out is not None and RunFolder(config.out).is_saved():
-        return config.out
-    return None
+    if config.out is None or not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        return None
+    run = RunFolder(config.out)
+    began = run.is_saved() or (run.config.is_file() and run.is_unused())
+    return config.out if began else None
 
 
 def check_settings(config: TrainConfig, ranks: Ranks) -> None:

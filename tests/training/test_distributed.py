@@ -229,6 +229,11 @@ def test_torchruns_restart_finds_the_run_by_its_folder(monkeypatch, tmp_path):
     assert restarted(config) is None  # at the first start it is a run that is in the way
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert restarted(config) == tmp_path
+    # Killed before it saved anything, a run has its settings alone.
+    (tmp_path / "resume.safetensors").unlink()
+    assert restarted(config) is None
+    (tmp_path / "config.json").touch()
+    assert restarted(config) == tmp_path
 
 
 class Machine(Ranks):
