@@ -72,7 +72,7 @@ def plain(recipe: str, batch: int, images: Tensor, ranks: Ranks) -> Steps:
         found = network(x, torch.randn(1, share, vae.config.latent_dims))
         found.backward()
         optimizer.step()
-        return float(found)  # as a loop that shows its loss does
+        return float(found.detach())  # as a loop that shows its loss does
 
     return take
 

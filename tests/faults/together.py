@@ -87,7 +87,9 @@ def do(asked: dict[str, Any]) -> Ended:
     with tempfile.TemporaryDirectory(prefix="convvae-together-") as name:
         said = [[Path(name, f"{rank}-{n}") for n in "12"] for rank in range(asked["count"])]
         ids = [
-            _fork({**meet, "RANK": str(rank), **asked["more"]}, asked, files)
+            _fork(
+                {**meet, "RANK": str(rank), "LOCAL_RANK": str(rank), **asked["more"]}, asked, files
+            )
             for rank, files in enumerate(said)
         ]
         codes = _wait(ids, asked["limit"])

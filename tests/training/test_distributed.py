@@ -194,6 +194,16 @@ def test_processes_that_disagree_end_with_one_line(together, tmp_path, count, jo
 
 
 @pytest.mark.parametrize(
+    "words", [("train", "digits", "--epoch", "3"), ("train", "digits", "--recipe", "nope")]
+)
+def test_a_wrong_line_is_said_once(together, words):
+    ended = together.run(2, "command", *words)
+    assert len(set(ended.codes)) == 1
+    assert ended.codes[0]
+    assert len(ended.lines) == 1, ended
+
+
+@pytest.mark.parametrize(
     ("rank", "address"), [("0", "127.0.0.1"), ("1", "127.0.0.1"), ("1", "no-such-host.invalid")]
 )
 def test_processes_that_do_not_meet_end_with_one_line(together, tmp_path, rank, address):
