@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -75,6 +76,19 @@ class Ranks:
             with told():
                 dist.all_reduce(values, group=self.group)
         return values
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of every process, in their order: shape [N] -> [count, N].
+
+        Raises:
+            RanksError: another process is gone.
+        """
+        if self.alone:
+            return values[None]
+        found = [torch.empty_like(values) for _ in range(self.count)]
+        with told():
+            dist.all_gather(found, values, group=self.group)
+        return torch.stack(found)
 
     def all_of(self, value: T) -> list[T]:
         """What each process gives, in their order.
