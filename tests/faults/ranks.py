@@ -101,7 +101,9 @@ def _at(ends: Ends) -> list[Start]:
                 "--rdzv-endpoint",
                 f"{ends.addresses[0]}:29500",
             )
+            # The names of this machine say nothing of the addresses at the ends.
             meet = (*meet, "--local-addr", ends.addresses[end])
+            meet = (*meet, "--rdzv-conf", f"is_host={1 - end}")
             wire = {"GLOO_SOCKET_IFNAME": ends.wires[end]}
             return _torchrun([*meet, "-m", "convvae", *words], ends.inside(end), **wire)
 
@@ -210,7 +212,7 @@ def ends_that_lose_each_other(home: Path, ends: Ends) -> Outcome:
     cut = time.monotonic()
     ends.cut()
     note = "each end gives up within two minutes, with an exit code that says so"
-    wrong = ""
+    wrong = "" if _position(home / "run") else "no training had begun"
     for process in running:
         try:
             process.communicate(timeout=max(1.0, 120 - (time.monotonic() - cut)))
