@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import anomalies, bounds, embed, explorer, ingest, memory, parallel
+from benchmarks import anomalies, bounds, embed, explorer, ingest, memory, parallel, scaling
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
 from benchmarks.summary import (
@@ -188,6 +188,23 @@ def embed_table(result: dict[str, Any]) -> str:
     )
 
 
+def scaling_table(result: dict[str, Any]) -> str:
+    """Several processes against one and against plain PyTorch, what a step costs, where it ends."""
+    return page_part(
+        result,
+        markdown(scaling.HEADER, scaling.rows(result)),
+        [
+            markdown(scaling.COSTS, scaling.cost_rows(result)),
+            markdown(scaling.PAYS, scaling.pay_rows(result)),
+        ],
+        f"{result['rounds']} interleaved rounds of {result['steps']} steps, float32, random "
+        f"pixels; 1 process of {result['cores']} threads, {result['processes']} of "
+        f"{max(1, result['cores'] // result['processes'])}; median (lowest–highest). The last "
+        "table is computed by the model above from the others and the networks' stated speeds.",
+        [result],
+    )
+
+
 TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "performance.md": {
         "peers.json": peers_table,
@@ -202,6 +219,7 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     },
     "anomalies.md": {"anomalies.json": anomalies_table},
     "embeddings.md": {"embed.json": embed_table},
+    "scaling.md": {"scaling.json": scaling_table},
 }
 """Page -> result file -> the function that makes its part of the page."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from convvae.cli.help import fill
 from convvae.cli.options import Option, options_of
 from convvae.config import Frozen
-from convvae.errors import UsageError, did_you_mean
+from convvae.errors import ConvvaeError, UsageError, did_you_mean
 
 _SETTING = re.compile(r"`(?P<name>[a-z][a-z_]*)(=(?P<value>[^`]*))?`")
 """A setting in a message of the library, and perhaps its value."""
@@ -51,15 +52,33 @@ def parse(
         prog=command, description=(kind.__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
     fill(parser, options)
-    if "device" in kind.model_fields:
-        args = _write_out_cpu(args)
-    found = _complete(parser, options, _written_plainly(args, options))
-    given = {
-        option.name: _value(parser, option, found[option.name])
-        for option in options
-        if option.name in found
-    }
-    return kind.checked({**defaults, **given}, command)
+    with said_once():
+        if "device" in kind.model_fields:
+            args = _write_out_cpu(args)
+        found = _complete(parser, options, _written_plainly(args, options))
+        given = {
+            option.name: _value(parser, option, found[option.name])
+            for option in options
+            if option.name in found
+        }
+        return kind.checked({**defaults, **given}, command)
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Have what is wrong with a line that several processes share said by the first of a machine.
+
+    Raises:
+        ConvvaeError: what is raised inside, without a word in the others.
+    """
+    try:
+        yield
+    except ConvvaeError as error:
+        place = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+        several = {"WORLD_SIZE", "SLURM_NTASKS"} & os.environ.keys()
+        if several and place != "0":
+            raise type(error)("") from error
+        raise
 
 
 def as_flags(message: str) -> str:

@@ -120,10 +120,11 @@ def restarted(config: TrainConfig) -> Path | None:
         raise ConfigError(
             "torchrun may start this training again, and finds it by its folder: name one in `out`"
         )
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if again and config.out is not None and RunFolder(config.out).is_saved():
-        return config.out
-    return None
+    if config.out is None or not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        return None
+    run = RunFolder(config.out)
+    began = run.is_saved() or (run.config.is_file() and run.is_unused())
+    return config.out if began else None
 
 
 def check_settings(config: TrainConfig, ranks: Ranks) -> None:
@@ -222,26 +223,46 @@ def share_state(learner: Learner, progress: TrainingProgress, ranks: Ranks) -> T
     return TrainingProgress(**position)
 
 
-class Total(torch.autograd.Function):
-    """The sum over the processes; its gradient is the sum of theirs."""
+class _Normalised(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) by the statistics of all processes, and these.
+
+    One exchange forward, of each process's count, mean and sum of squares about it, which are put
+    together as Chan, Golub & LeVeque 1983 have it (https://doi.org/10.1080/00031305.1983.10483115);
+    one backward, of the sums of dy and dy x'.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:  # noqa: ANN401
-        """Values of any shape, the same in every process -> their sum."""
+    def forward(ctx: Any, x: Tensor, eps: float, ranks: Ranks) -> tuple[Tensor, ...]:  # noqa: ANN401
+        """[B, F, h, w] -> x' of that shape, mean [F], variance [F], images times cells [1]."""
+        own = x.mean((0, 2, 3))
+        squares = (x - own[:, None, None]).square().sum((0, 2, 3))
+        found = ranks.gather(torch.cat([own, squares, x.new_full((1,), x.numel() / x.shape[1])]))
+        means, squares, counts = found.split([len(own), len(own), 1], 1)
+        total = counts.sum(0)
+        mean = (counts * means).sum(0) / total
+        variance = (squares + counts * (means - mean).square()).sum(0) / total
+        scale = torch.rsqrt(variance + eps)
+        normalised = (x - mean[:, None, None]) * scale[:, None, None]
+        ctx.save_for_backward(normalised, scale, total)
         ctx.ranks = ranks
-        return ranks.sum(values.clone())
+        ctx.mark_non_differentiable(mean, variance, total)
+        return normalised, mean, variance, total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        """The gradient of the sum -> that of the values."""
-        return ctx.ranks.sum(grad_outputs[0].clone()), None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        """The gradient of x' -> that of x: scale (dy - mean dy - x' mean dy x')."""
+        normalised, scale, total = ctx.saved_tensors
+        dy = grad_outputs[0]
+        own = torch.stack([dy.sum((0, 2, 3)), (dy * normalised).sum((0, 2, 3))])
+        mean, along = (ctx.ranks.sum(own) / total)[..., None, None]
+        return scale[:, None, None] * (dy - mean - normalised * along), None, None
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation by the statistics of the images of all processes.
 
-    mean = sum x / n and variance = sum (x - mean)^2 / n over processes, images and cells, each sum
-    differentiable. torch has it for GPUs only (`SyncBatchNorm`).
+    mean = sum x / n and variance = sum (x - mean)^2 / n over processes, images and cells, both
+    differentiated through. torch has it for GPUs only (`SyncBatchNorm`).
 
     Args:
         like: The layer whose parameters and statistics are used.
@@ -261,18 +282,12 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         x = input if input.dtype == torch.float64 else input.float()
-        cells = x.new_full((1,), x.numel() / x.shape[1])
-        total = self._total(torch.cat([x.sum((0, 2, 3)), cells]))
-        count, mean = total[-1], (total[:-1] / total[-1])[:, None, None]
-        variance = (self._total(((x - mean) ** 2).sum((0, 2, 3))) / count)[:, None, None]
-        self._remember(mean.flatten(), variance.flatten(), count)
-        scaled = (x - mean) * torch.rsqrt(variance + self.eps)
-        return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(input.dtype)
-
-    def _total(self, values: Tensor) -> Tensor:
-        total = Total.apply(values, self.ranks)
-        assert isinstance(total, Tensor)
-        return total
+        found = _Normalised.apply(x, self.eps, self.ranks)
+        assert isinstance(found, tuple)
+        normalised, mean, variance, count = found
+        self._remember(mean, variance, count)
+        scaled = normalised * self.weight[:, None, None] + self.bias[:, None, None]
+        return scaled.to(input.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
@@ -314,7 +329,8 @@ class SharedStep:
         whole, device = inputs.eps.shape[1], pixels.device
         self.learner.set_step(settings, whole)
         own = inputs.share(self.ranks.share(whole)).to(device)
-        loss = self.learner.update(batch_of(pixels, own), own.eps, whole, own.y)
+        with told(computing=True):
+            loss = self.learner.update(batch_of(pixels, own), own.eps, whole, own.y)
         if self.ranks.sum(torch.tensor([float(self.asked.is_set())], device=device)):
             self.stop.set()
         return loss

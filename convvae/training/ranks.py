@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from convvae.errors import ConfigError, ConvvaeError, RanksError
+from convvae.errors import ConfigError, ConvvaeError, RanksError, in_a_line
 
 T = TypeVar("T")
 
@@ -74,6 +76,19 @@ class Ranks:
             with told():
                 dist.all_reduce(values, group=self.group)
         return values
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of every process, in their order: shape [N] -> [count, N].
+
+        Raises:
+            RanksError: another process is gone.
+        """
+        if self.alone:
+            return values[None]
+        found = [torch.empty_like(values) for _ in range(self.count)]
+        with told():
+            dist.all_gather(found, values, group=self.group)
+        return torch.stack(found)
 
     def all_of(self, value: T) -> list[T]:
         """What each process gives, in their order.
@@ -145,8 +160,11 @@ class Ranks:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(*, computing: bool = False) -> Iterator[None]:
     """Say in one line that another process is gone.
+
+    Args:
+        computing: Whether other things are done as well, whose errors pass.
 
     Raises:
         RanksError: it is.
@@ -154,8 +172,19 @@ def told() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        if computing and not _is_of_exchange(error):
+            raise
+        # gloo begins with the place in its source, and ends with advice.
+        said = re.sub(r"^\[\S+:\d+\] ", "", in_a_line(error))
+        reason = said.partition(". This is ")[0]
         raise RanksError(
             f"another process ended or cannot be reached ({reason}); its own "
             "message says why; start all of them again, a training with `resume`"
         ) from error
+
+
+def _is_of_exchange(error: Exception) -> bool:
+    """Whether an error came up where processes exchange something; gloo's are plain ones."""
+    return isinstance(error, dist.DistError) or any(
+        name in str(error) for name in ("gloo", "NCCL", "c10d")
+    )

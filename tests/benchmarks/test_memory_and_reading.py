@@ -11,7 +11,9 @@ from benchmarks import (
     ingest,
     memory,
     parallel,
+    scaling,
     shards,
+    table,
 )
 from convvae.cli.main import main
 from convvae.model.run_folder import RunFolder
@@ -35,11 +37,37 @@ def test_processes_are_compared_with_one_within_a_round():
     ]
 
 
+def test_machines_pay_until_the_sum_of_gradients_takes_as_long_as_the_step():
+    found = {"batch_size": 64, "parameters": 250_000, "shape": [1, 10, 10]}
+    found |= {"one": [0.1, 0.2], "many": [0.1, 0.1], "plain": [0.2, 0.1], "reduce": [0.001, 0.003]}
+    found["parts"] = {"64": [0.64], "32": [0.32], "16": [0.16]}  # 10 ms an image, nothing else
+    assert scaling.line(found) == pytest.approx((0, 0.01))
+    # A megabyte of gradients at a megabyte a second: 2 (n - 1) / n seconds.
+    slow = scaling.Network("slow", 1e6, 0.0)
+    assert scaling.step_seconds(found, 4, slow) == pytest.approx(0.64 / 4 + 1.5)
+    assert scaling.paying(found, slow)[0] == 1
+    fast = scaling.Network("fast", 1e9, 0.0)
+    # Efficiency 0.64 / (0.64 + 2 (n - 1) ms) is a half where n = 321, and a batch has 64 images.
+    assert scaling.paying(found, fast)[0] == 64
+    late = scaling.Network("late", 1e15, 0.01)
+    # The same with n (n - 1) 20 ms: at six machines 0.6 s, at seven 0.84 s.
+    assert scaling.paying(found, late)[0] == 6
+    result = {"recipes": {"x": found}, "networks": [fast._asdict()], "rounds": 2, "steps": 3}
+    result |= {"cores": 2, "processes": 2, "date": "d", "command": "c", "versions": {"torch": "2"}}
+    machine = {"cpu": "C", "cores": 2, "flags": [], "memory_gib": 1, "os": "L", "python": "3"}
+    text = table.scaling_table(result | {"machine": machine | {"load_average": 0}})
+    assert "| 1.50 (1.00–2.00) |" in text  # times as fast as one process, in each round
+    assert "| `x` | 1.00 | 2.0 (1.0–3.0) | 150.0 (100.0–200.0) | 0.0 |" in text
+    assert "| `x` | fast | 64 |" in text
+
+
 def test_commands_of_memory_and_of_processes_repeat_them():
     for module, words in (
         (bounds, ["--samples", "1,20"]),
         (memory, ["--epochs", "2"]),
         (parallel, ["--rounds", "2"]),
+        (scaling, ["--rounds", "2", "--recipes", "mlx-cvae"]),
+        (scaling, ["--quick"]),
     ):
         options = module.parse(words)
         assert module.parse(options.command().split()[3:]) == options

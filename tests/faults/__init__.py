@@ -19,7 +19,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-MODULES = ("writes", "disk", "console", "saves", "resume", "corpus", "fuzz", "page", "lines")
+MODULES = (
+    *("writes", "disk", "console", "saves", "resume", "ranks", "corpus", "fuzz", "page", "lines"),
+)
 """Modules of this folder with a `run`, in the order of the table."""
 
 

@@ -1,50 +1,44 @@
 """Trainings that several processes share, on this machine: the same as in one process."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
 
 from convvae.config import TrainConfig
-from convvae.errors import ConfigError, RanksError
+from convvae.errors import ConfigError, RanksError, UsageError
 from convvae.training.distributed import check_settings, launched, restarted
 from convvae.training.ranks import Ranks
+from tests.faults.together import Together
 
-WORKER = Path(__file__).with_name("ranks.py")
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def together(count, command, *, limit=120, **more):
-    """Start `count` processes that meet on this machine; their exit codes and what they said."""
-    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env=os.environ | meet | {"RANK": str(rank), "WORLD_SIZE": str(count)} | more,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    said = [process.communicate(timeout=limit) for process in processes]
-    return [process.returncode for process in processes], said
+SMALL = (
+    *("digits", "--cpu", "--epochs", "3", "--batch-size", "12", "--limit", "50"),
+    *("--max-filters", "8", "--latent-dims", "2", "--precision", "float32", "--validation", "0.2"),
+    *("--no-report", "--no-preview", "--log-every", "1", "--lr", "1e-5"),
+)
+"""Forty images: three batches and a smaller one. At small steps, Adam does not blow up rounding."""
 
 
-def training(out, *words):
-    small = ["--epochs", "2", "--batch-size", "48", "--limit", "200", "--max-filters", "8"]
-    small += ["--precision", "float32", "--no-report", "--no-preview", "--log-every", "1"]
-    return ["-m", "convvae", "train", "digits", "--cpu", "--out", str(out), *small, *words]
+@pytest.fixture(scope="module")
+def together():
+    with Together() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def whole(together, tmp_path_factory):
+    """A training in one process that nothing befalls, and the images of its steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    ended = together.run(1, "train", folder / "seen", "", -1, *SMALL, "--out", folder / "run")
+    assert ended.codes == [0], ended
+    return folder / "run", steps(folder, 1)
+
+
+def steps(folder, count):
+    """The images of the steps of so many processes, a list per step."""
+    seen = [json.loads((folder / f"seen-{rank}").read_text()) for rank in range(count)]
+    return [[place for part in parts for place in part] for parts in zip(*seen, strict=True)]
 
 
 def rows(run, event):
@@ -56,13 +50,21 @@ def values(nested):
     return [x for part in nested for x in values(part)] if isinstance(nested, list) else [nested]
 
 
-def test_gradients_are_those_of_one_process(tmp_path):
+def check_same(run, other):
+    """That two trainings recorded the same, as far as sums that are rounded otherwise allow."""
+    for event, name in (("log", "loss"), ("epoch", "train_loss"), ("epoch", "val_loss")):
+        expected = [row[name] for row in rows(run, event)]
+        assert len(expected) == {"log": 12, "epoch": 3}[event]
+        assert [row[name] for row in rows(other, event)] == pytest.approx(expected, rel=2e-5)
+
+
+def test_gradients_are_those_of_one_process(together, tmp_path):
     """Of a batch that two processes cannot halve, with shared statistics, in float64."""
     found = []
     for count in (1, 2):
         path = tmp_path / f"{count}.json"
-        codes, said = together(count, [str(WORKER), "gradients", str(path), "11"])
-        assert codes == [0] * count, said
+        ended = together.run(count, "gradients", path, 11)
+        assert ended.codes == [0] * count, ended
         found.append(json.loads(path.read_text()))
     one, two = found
     for network, expected in one.items():
@@ -76,19 +78,74 @@ def test_gradients_are_those_of_one_process(tmp_path):
             )
 
 
-def test_a_training_is_that_of_one_process(tmp_path):
-    # Small steps, so that Adam does not blow up what rounding tells apart.
-    codes, said = together(2, training(tmp_path / "two", "--lr", "1e-5"))
-    assert codes == [0, 0], said
-    assert said[1] == ("", "")  # the first process alone speaks
-    codes, said = together(1, training(tmp_path / "one", "--lr", "1e-5"))
-    assert codes == [0], said
-    for event, name in (("log", "loss"), ("epoch", "train_loss"), ("epoch", "val_loss")):
-        expected = [row[name] for row in rows(tmp_path / "one", event)]
-        assert [row[name] for row in rows(tmp_path / "two", event)] == pytest.approx(
-            expected, rel=2e-5
+def test_a_training_may_be_stopped_and_continued_by_other_numbers_of_processes(
+    together, whole, tmp_path
+):
+    """Begun by two; one of them is told to stop in the second epoch; continued by one, three, four.
+
+    Every image of an epoch is seen once, in the order of the training that nothing befell.
+    """
+    run, order = whole
+    for epoch in range(3):
+        seen = sorted(place for step in order[4 * epoch : 4 * epoch + 4] for place in step)
+        assert len(set(seen)) == len(seen) == 40
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    ended = together.run(
+        2, "train", begun / "seen", "told to stop", 5, *SMALL, "--out", begun / "run"
+    )
+    assert ended.codes == [130, 130], ended
+    assert len(ended.lines) == 1
+    assert "stopped in epoch 2 of 3 epochs" in ended.lines[0]
+    assert (ended.out[1], ended.err[1]) == ("", "")  # the first process alone speaks
+    first = steps(begun, 2)
+    assert first == order[:6]
+    for count in (1, 3, 4):
+        folder = tmp_path / str(count)
+        shutil.copytree(begun / "run", folder / "run")
+        ended = together.run(
+            count, "train", folder / "seen", "", -1, "--resume", folder / "run", "--no-report"
         )
-    assert (tmp_path / "two" / "model.safetensors").exists()
+        assert ended.codes == [0] * count, ended
+        assert first + steps(folder, count) == order
+        check_same(run, folder / "run")
+
+
+def test_a_process_that_is_killed_ends_the_others_and_the_training_goes_on(
+    together, whole, tmp_path
+):
+    words = (*SMALL, "--out", tmp_path / "run", "--save-every", "1e-9")
+    ended = together.run(2, "train", tmp_path / "seen", "killed", 5, *words)
+    assert ended.codes == [RanksError.exit_code, -9], ended
+    assert len(ended.lines) == 1
+    assert "another process ended or cannot be reached" in ended.lines[0]
+    # As torchrun starts them again: nothing is lost but the work since the last save.
+    again = {"TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_RESTART_COUNT": "1"}
+    ended = together.run(2, "train", tmp_path / "seen", "", -1, *words, **again)
+    assert ended.codes == [0, 0], ended
+    assert steps(tmp_path, 2) == whole[1][5:]
+    check_same(whole[0], tmp_path / "run")
+
+
+def test_images_are_encoded_by_two_processes(together, whole, tmp_path):
+    images = ("encode", whole[0], "digits", "--limit", 100, "--cpu")
+    ended = together.run(1, "command", *images, "--out", tmp_path / "one.npz")
+    assert ended.codes == [0], ended
+    words = (*images, "--shards", tmp_path / "s", "--shard-size", 32)
+    ended = together.run(2, "command", *words)
+    assert ended.codes == [0, 0], ended
+    assert "all 4 shards are in" in "".join(ended.out)
+    ended = together.run(
+        1, "command", "merge", tmp_path / "s", "--out", tmp_path / "m.npz", "--cpu"
+    )
+    assert ended.codes == [0], ended
+    assert (tmp_path / "m.npz").read_bytes() == (tmp_path / "one.npz").read_bytes()
+    ended = together.run(2, "command", *images, "--out", tmp_path / "two.npz")
+    assert ended.codes == [UsageError.exit_code] * 2, ended
+    assert ended.lines == [
+        "convvae: 2 processes would write the same output; name a folder with --shards, to which "
+        "each writes its part"
+    ]
 
 
 def test_shares_are_the_batch_once():
@@ -113,20 +170,50 @@ def test_what_cannot_be_shared_is_refused():
             check_settings(config(**more), Ranks(0, 3))
 
 
-def test_processes_that_disagree_end_with_one_line(tmp_path):
-    command = [str(WORKER), "train", str(tmp_path / "run")]
-    codes, said = together(2, command)
-    assert codes == [ConfigError.exit_code] * 2
-    lines = [line for _, errors in said for line in errors.splitlines() if "disagree" in line]
-    assert lines
-    assert "lr is 0.1 in process 0 and 0.2 in process 1" in lines[0]
+TRAIN = ("train", *SMALL, "--out", "new")
+ENCODE = ("encode", "mlx-cvae", "digits", "--cpu", "--shards", "new")
 
 
-def test_a_process_that_comes_alone_ends_with_one_line(tmp_path):
-    command = [str(WORKER), "alone", str(tmp_path / "run")]
-    (code,), ((_, errors),) = together(1, command)
-    assert code == RanksError.exit_code
-    assert "another process ended or cannot be reached" in errors
+@pytest.mark.parametrize(
+    ("count", "job", "words", "says"),
+    [
+        (2, "another_rate", TRAIN, "lr is 0.1 in process 0 and 0.2 in process 1"),
+        (2, "another_version", TRAIN, "versions is"),
+        (2, "another_version", ENCODE, "torch is 2.0 in process 0 and 2.1 in process 1"),
+        (2, "command", (*TRAIN, "--batch-size", "13"), "a batch of 13 images cannot be divided"),
+        (3, "command", (*TRAIN, "--limit", "47"), "the last batch of an epoch has 2 images for 3"),
+    ],
+)
+def test_processes_that_disagree_end_with_one_line(together, tmp_path, count, job, words, says):
+    words = [tmp_path / "new" if word == "new" else word for word in words]
+    ended = together.run(count, job, *words)
+    assert ended.codes == [ConfigError.exit_code] * count, ended
+    assert len(ended.lines) == 1, ended
+    assert says in ended.lines[0]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "digits", "--epoch", "3"), ("train", "digits", "--recipe", "nope")]
+)
+def test_a_wrong_line_is_said_once(together, words):
+    ended = together.run(2, "command", *words)
+    assert len(set(ended.codes)) == 1
+    assert ended.codes[0]
+    assert len(ended.lines) == 1, ended
+
+
+@pytest.mark.parametrize(
+    ("rank", "address"), [("0", "127.0.0.1"), ("1", "127.0.0.1"), ("1", "no-such-host.invalid")]
+)
+def test_processes_that_do_not_meet_end_with_one_line(together, tmp_path, rank, address):
+    """One that comes alone, one whose first does not come, and an address that leads nowhere."""
+    place = {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": address}
+    ended = together.run(1, "impatient", "train", *SMALL, "--out", tmp_path / "run", **place)
+    assert ended.codes == [RanksError.exit_code], ended
+    assert len(ended.lines) == 1, ended
+    assert "another process ended or cannot be reached" in ended.lines[0]
+    assert "Traceback" not in ended.err[0]
 
 
 def test_slurms_variables_say_where_to_meet():
@@ -151,6 +238,11 @@ def test_torchruns_restart_finds_the_run_by_its_folder(monkeypatch, tmp_path):
     (tmp_path / "resume.safetensors").touch()
     assert restarted(config) is None  # at the first start it is a run that is in the way
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert restarted(config) == tmp_path
+    # Killed before it saved anything, a run has its settings alone.
+    (tmp_path / "resume.safetensors").unlink()
+    assert restarted(config) is None
+    (tmp_path / "config.json").touch()
     assert restarted(config) == tmp_path
 
 

@@ -1,0 +1,331 @@
+"""Processes that train and encode together are killed, and are started again in other numbers.
+
+torchrun starts them, as a user would. A training whose process is killed must end with the bits of
+one left alone, and never fall behind its last saved state; a training that is stopped in the middle
+of an epoch and continued by another number of processes must see the images of the one left alone,
+in its order; shards that were made by processes that were killed must give the file of one go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from statistics import stdev
+
+from tests.faults import Outcome, Size
+from tests.faults.saves import differs
+from tests.faults.together import ALONE, Together, free_port
+from tests.faults.wires import Ends, why_not
+
+KILLED = (
+    "torchrun starts all again; no saved work is lost, and the end has the bits of one left alone"
+)
+SAME = "the images of every step are those of one left alone, in their order"
+MERGED = "the merged file is that of one go, to the byte"
+TINY = (
+    *("train", "digits", "--cpu", "--batch-size", "12", "--max-filters", "8", "--latent-dims", "2"),
+    *("--precision", "float32", "--validation", "0.2", "--no-report", "--no-preview"),
+)
+SHARDS = 40
+LONGEST = 600.0
+"""Seconds after which a command counts as hung."""
+
+
+def run(size: Size) -> list[Outcome]:
+    """Kills on one machine and between two ends of a wire, numbers of processes, and shards."""
+    with tempfile.TemporaryDirectory(prefix="convvae-ranks-") as name:
+        home = Path(name)
+        found = [*kills(home / "kills", size, [_on_one_machine], "of two, by torchrun")]
+        if reason := why_not():
+            found.append(Outcome("two ends of a wire", 1, 0, f"not here: {reason}"))
+        else:
+            with Ends() as ends:
+                found += kills(home / "ends", size, _at(ends), "of two, in two network namespaces")
+                found.append(ends_that_lose_each_other(home / "cut", ends))
+        found += numbers(home, size)
+        found.append(shards(home, size))
+    return found
+
+
+Start = Callable[[Sequence[str]], subprocess.Popen[str]]
+"""Starts a command, or its end of one."""
+
+
+def _torchrun(
+    words: Sequence[str], before: Sequence[str] = (), **more: str
+) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-m", "torch.distributed.run", *words]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **ALONE, **more},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _on_one_machine(words: Sequence[str]) -> subprocess.Popen[str]:
+    meet = ("--nproc-per-node", "2", "--max-restarts", "3", "--master-port", str(free_port()))
+    return _torchrun([*meet, "-m", "convvae", *words])
+
+
+def _at(ends: Ends) -> list[Start]:
+    """What starts a process at each of two ends, which meet at the first."""
+
+    def start(end: int) -> Start:
+        def one(words: Sequence[str]) -> subprocess.Popen[str]:
+            meet = (
+                "--nnodes",
+                "2",
+                "--nproc-per-node",
+                "1",
+                "--max-restarts",
+                "3",
+                "--rdzv-id",
+                "x",
+            )
+            meet = (
+                *meet,
+                "--rdzv-backend",
+                "c10d",
+                "--rdzv-endpoint",
+                f"{ends.addresses[0]}:29500",
+            )
+            # The names of this machine say nothing of the addresses at the ends.
+            meet = (*meet, "--local-addr", ends.addresses[end])
+            meet = (*meet, "--rdzv-conf", f"is_host={1 - end}")
+            wire = {"GLOO_SOCKET_IFNAME": ends.wires[end]}
+            return _torchrun([*meet, "-m", "convvae", *words], ends.inside(end), **wire)
+
+        return one
+
+    return [start(0), start(1)]
+
+
+def kills(home: Path, size: Size, starts: Sequence[Start], where: str) -> Iterator[Outcome]:
+    """One process of a training is killed at a random moment, again and again."""
+    home.mkdir()
+    amount = size.pick(("4", "200"), ("20", "400"))
+    words = (*TINY, "--epochs", amount[0], "--limit", amount[1], "--save-every", "1e-2")
+    began = time.monotonic()
+    said = _finished([start([*words, "--out", str(home / "whole")]) for start in starts])
+    seconds = time.monotonic() - began
+    what = f"SIGKILL at a random moment to one process {where}"
+    if said:
+        yield Outcome(what, 1, 0, f"the training left alone: {said}")
+        return
+    draw, wrong, count = random.Random(0), list[str](), size.pick(1, 20)
+    for number in range(count):
+        out = home / f"{number}"
+        running = [start([*words, "--out", str(out)]) for start in starts]
+        time.sleep(draw.uniform(0, seconds))
+        reached = _kill_one(running, out, draw)
+        said = _finished(running, lambda out=out: _position(out), reached)
+        if problem := said or differs(home / "whole", out):
+            wrong.append(f"kill {number}, at image {reached:,}: {problem}")
+        shutil.rmtree(out, ignore_errors=True)
+    yield Outcome(what, count, count - len(wrong), wrong[0] if wrong else KILLED)
+
+
+def _kill_one(running: Sequence[subprocess.Popen[str]], out: Path, draw: random.Random) -> int:
+    """Kill a process that trains; the images that its last saved state has seen.
+
+    Where the training has ended by then, nothing is killed.
+    """
+    while all(process.poll() is None for process in running):
+        found = [worker for process in running for worker in _workers(process.pid)]
+        if len(found) == 2:
+            reached = _position(out)
+            os.kill(draw.choice(found), signal.SIGKILL)
+            return reached
+        time.sleep(0.05)
+    return 0
+
+
+def _workers(parent: int) -> list[int]:
+    """The processes that torchrun has started, below what it was started by."""
+    try:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    except OSError:
+        return []
+    found: list[int] = []
+    for child in map(int, children):
+        try:
+            words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        training = "convvae" in words and "torch.distributed.run" not in words
+        found += [child] if training else _workers(child)
+    return found
+
+
+def _position(out: Path) -> int:
+    """Images that the newest saved state of a run has seen; 0 where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(out / "resume.safetensors", framework="pt") as file:
+            return json.loads(file.metadata()["convvae"])["position"]["images"]
+    except (SafetensorError, OSError):
+        return 0  # it is being moved to the place of the one before it
+
+
+def _finished(
+    running: Sequence[subprocess.Popen[str]],
+    position: Callable[[], int] = lambda: 0,
+    reached: int = 0,
+) -> str:
+    """Wait for the end of what runs; what went wrong, "" if nothing did."""
+    end, fallen = time.monotonic() + LONGEST, ""
+    while any(process.poll() is None for process in running) and time.monotonic() < end:
+        now = position()
+        if 0 < now < reached:
+            fallen = f"it fell back from image {reached:,} to {now:,}"
+        time.sleep(0.02)
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            fallen = "it hung"
+        said = process.communicate()[1]
+        if process.returncode:
+            fallen = fallen or said.strip()[-300:] or f"exit code {process.returncode}"
+    return fallen
+
+
+def ends_that_lose_each_other(home: Path, ends: Ends) -> Outcome:
+    """The wire is cut in the middle of a training: both ends must come to theirs."""
+    home.mkdir()
+    words = (*TINY, "--epochs", "100000", "--limit", "400", "--out", str(home / "run"))
+    running = [start(words) for start in _at(ends)]
+    while not _position(home / "run") and all(process.poll() is None for process in running):
+        time.sleep(0.2)
+    cut = time.monotonic()
+    ends.cut()
+    note = "each end gives up within two minutes, with an exit code that says so"
+    wrong = "" if _position(home / "run") else "no training had begun"
+    for process in running:
+        try:
+            process.communicate(timeout=max(1.0, 120 - (time.monotonic() - cut)))
+            wrong = wrong or ("" if process.returncode else "an end says that all is well")
+        except subprocess.TimeoutExpired:
+            wrong = "an end hangs"
+            for worker in _workers(process.pid):
+                os.kill(worker, signal.SIGKILL)
+            process.kill()
+            process.communicate()
+    ends.mend()
+    return Outcome("the wire between two ends is cut", 1, int(not wrong), wrong or note)
+
+
+def numbers(home: Path, size: Size) -> Iterator[Outcome]:
+    """Begun by two, stopped in the second of three epochs, continued by one and by three."""
+    width = ("--max-filters", size.pick("8", "32"), "--limit", size.pick("200", "1400"))
+    words = (*TINY, *width, "--epochs", "3")
+    seeds = range(size.pick(3, 10))
+    with Together() as together:
+
+        def trained(folder: Path, count: int, *more: object) -> tuple[float, list[list[int]]]:
+            folder.mkdir(exist_ok=True)
+            given = (folder / "seen", *more)
+            ended = together.run(count, "train", *given, limit=LONGEST)
+            seen = [json.loads((folder / f"seen-{n}").read_text()) for n in range(count)]
+            steps = [list(chain(*parts)) for parts in zip(*seen, strict=True)]
+            return (0.0 if any(ended.codes) else _bound(folder / "run")), steps
+
+        alone = [
+            trained(
+                home / f"seed-{n}",
+                1,
+                "",
+                -1,
+                *words[1:],
+                "--seed",
+                n,
+                "--out",
+                home / f"seed-{n}" / "run",
+            )
+            for n in seeds
+        ]
+        bound, order = alone[0]
+        noise = stdev(found for found, _ in alone)
+        begun = home / "begun"
+        stop = len(order) // 2
+        _, first = trained(
+            begun, 2, "told to stop", stop, *words[1:], "--seed", 0, "--out", begun / "run"
+        )
+        for count in (1, 3):
+            folder = home / f"by-{count}"
+            folder.mkdir()
+            shutil.copytree(begun / "run", folder / "run")
+            found, rest = trained(folder, count, "", -1, "--resume", folder / "run", "--no-report")
+            same, far = first + rest == order, abs(found - bound)
+            what = f"begun by 2 processes, stopped in the middle of an epoch, continued by {count}"
+            note = (
+                f"validation bound after three epochs {found:.3f}, uninterrupted {bound:.3f}; the "
+                f"standard deviation over {len(seeds)} seeds is {noise:.3f} nats"
+            )
+            yield Outcome(
+                what, 1, int(same and far < noise), f"{SAME if same else 'other images'}; {note}"
+            )
+
+
+def _bound(run: Path) -> float:
+    """The validation bound of a run's last epoch, nats per image."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["val_bound"] for row in rows if row["event"] == "epoch"][-1]
+
+
+def shards(home: Path, size: Size) -> Outcome:
+    """Images encoded by two processes, of which one is killed, three times on the way."""
+    import numpy as np
+
+    count, what = size.pick(10_000, 100_000), "images encoded by two processes, killed three times"
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8), dtype=np.uint8)
+    np.save(home / "images.npy", pixels)
+    model, draw, wrong = str(home / "model"), random.Random(3), ""
+    words = ["--epochs", "1", "--limit", "100", "--out", model]
+    images = ["encode", model, str(home / "images.npy"), "--cpu", "--split", "none"]
+    for command in ([*TINY, *words], [*images, "--out", str(home / "one.npz")]):
+        wrong = wrong or _alone(command)
+    parts = [*images, "--shards", str(home / "parts"), "--shard-size", str(count // SHARDS)]
+    there = lambda: len(list((home / "parts").glob("*.safetensors")))  # noqa: E731
+    kills = 0
+    for _ in range(0 if wrong else 3):
+        running, wanted = _on_one_machine_once(parts), there() + draw.randint(1, 6)
+        while running.poll() is None and there() < wanted:
+            time.sleep(0.01)
+        found = _workers(running.pid)
+        if len(found) == 2:
+            os.kill(draw.choice(found), signal.SIGKILL)
+            kills += 1
+        running.communicate()
+    if kills < 3 or there() == SHARDS:
+        wrong = wrong or f"{kills} kills came in time, and left {there()} of {SHARDS} shards"
+    wrong = wrong or _finished([_on_one_machine_once(parts)])
+    wrong = wrong or _alone(["merge", str(home / "parts"), "--cpu", "--out", str(home / "all.npz")])
+    if not wrong and (home / "one.npz").read_bytes() != (home / "all.npz").read_bytes():
+        wrong = "the merged file is another"
+    return Outcome(f"{count:,} {what}", 1, int(not wrong), wrong or MERGED)
+
+
+def _on_one_machine_once(words: Sequence[str]) -> subprocess.Popen[str]:
+    meet = ("--nproc-per-node", "2", "--master-port", str(free_port()))
+    return _torchrun([*meet, "-m", "convvae", *words])
+
+
+def _alone(words: Sequence[str]) -> str:
+    """Run a command in one process; what went wrong, "" if nothing did."""
+    command = [sys.executable, "-m", "convvae", *words]
+    environment = {**os.environ, **ALONE}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.stderr.strip()[-300:] if done.returncode else ""
