@@ -23,8 +23,8 @@ GROUPS: dict[str, frozenset[str]] = {
         "measurement": "samples probe factors quality features score false_alarms",
         "run": "recipe seed device precision compile batch_statistics save_every rollbacks",
         "output": "out outfile outdir shards shard_size overwrite form formats json_file as_json "
-        "separate count rows only pair worst html port browser log_every preview report "
-        "tensorboard",
+        "separate count rows "
+        "only pair worst heatmaps calibrate html port browser log_every preview report tensorboard",
     }.items()
 }
 """Group of help -> the settings in it, of every command; in the order in which help shows them."""
