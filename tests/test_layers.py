@@ -29,7 +29,8 @@ ROOMS = {
     "cli": [
         "options", "help", "flags", "console", "common", "train", "reconstruct", "generate",
         "sharding", "evaluate", "figures", "report", "explore", "info", "models", "import_",
-        "export", "__init__", "anomalies", "encode", "merge", "shard", "main",
+        "export", "__init__", "anomalies", "encode", "completed", "impute", "denoise",
+        "merge", "shard", "main",
     ],
     "config": [
         "base", "settings", "__init__",
@@ -45,8 +46,7 @@ ROOMS = {
     "evaluation": [
         "estimates", "shards", "encode", "encoding_files", "bounds", "groups", "reconstruction",
         "evaluate", "label_evidence", "latents", "fitted_priors", "distances", "disentanglement",
-        "probes",
-        "sample_quality", "doctor", "scorecard", "__init__",
+        "probes", "sample_quality", "doctor", "scorecard", "masks", "imputation", "__init__",
     ],
     "explorer": [
         "newest", "planes", "templates", "tiles", "drawing", "upload", "scene", "standalone",
