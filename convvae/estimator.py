@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from convvae import runtime
+from convvae.anomalies.detection import OutlierDetection
 from convvae.config import Architecture, TrainConfig
 from convvae.data.images import ImageSet
 from convvae.data.in_memory import IN_MEMORY
@@ -54,7 +55,7 @@ CHUNK = 1000
 """Images scaled to bytes at a time."""
 
 
-class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ConvVAE(OutlierDetection, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A convolutional variational autoencoder with the interface of scikit-learn.
 
     `transform` gives the mean of q(z|x) (of a flow f(mu), which is not its mean),
@@ -74,6 +75,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     Parameters:
         image_shape: (H, W) or (C, H, W) of flat rows, laid out channel by channel, row by row.
         pixel_range: The values that are black and white.
+        contamination: Share of the images of `fit` that `labels_` calls abnormal, as in PyOD.
         random_state: Seed of weights, order and noise; None draws one.
         verbose: Print a line per epoch.
 
@@ -85,6 +87,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         pixel_range_: The values that are black and white.
         loss_curve_: Mean over every epoch of the objective minimised, nats per image.
         n_features_in_: Values of a row.
+        decision_scores_, threshold_, labels_: Of the images of `fit`, see `decision_function`.
 
     Source: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 
@@ -133,6 +136,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         mc_samples: int = 1,
         device: str = "auto",
         precision: str = "auto",
+        contamination: float = 0.1,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
@@ -169,6 +173,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.mc_samples = mc_samples
         self.device = device
         self.precision = precision
+        self.contamination = contamination
         self.random_state = random_state
         self.verbose = verbose
 
@@ -188,6 +193,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         images = self._first_images(X)
         config = self._begin(images)
         self._train(images, config)
+        self._hold_against(images)
         return self
 
     def partial_fit(self, X: ArrayLike | Tensor, y: object = None) -> Self:
@@ -212,6 +218,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             self._begin(images)
         config = self._learner.config.model_copy(update={"epochs": 1, "schedule": "constant"})
         self._train(images, config)
+        self._hold_against(images)
         return self
 
     def transform(self, X: ArrayLike | Tensor) -> NDArray[np.float32]:

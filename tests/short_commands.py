@@ -15,6 +15,8 @@ def shortened(words):
         return [*words, "--limit", "20"]
     if words[0] == "anomalies":
         words[words.index("--limit") + 1] = "20"
+    if words[0] == "impute":
+        return [*words, "--steps", "2", "--completions", "2"]
     if words[0] == "explore":
         # A server would not end by itself: see test_explorer_browser.py.
         page = [] if "--html" in words else ["--html", "live.html"]

@@ -16,6 +16,7 @@ from convvae.distributions import (
     kl_per_latent,
 )
 from convvae.evaluation.bounds import image_terms, importance_bounds
+from convvae.evaluation.imputation import chains, denoise_batch
 from convvae.model.objectives import (
     draw,
     dreg_loss,
@@ -266,3 +267,55 @@ def test_free_bits_cost_a_latent_nothing_below_its_share(fitted):
     torch.testing.assert_close(free_bits_loss(vae, made, 0.7, low), plain)
     expected = 0.7 * each.clamp_min(high).sum() - made.log_px.mean()
     torch.testing.assert_close(free_bits_loss(vae, made, 0.7, high), expected)
+
+
+@pytest.mark.parametrize(("offset", "widening"), [(0.0, 0.0), (0.1, 0.8)])
+def test_missing_pixels_have_their_conditional_mean_and_covariance(
+    fitted, offset, widening, monkeypatch
+):
+    """Also by a posterior that is wrong: the acceptance makes good for it."""
+    vae, x, _ = fitted
+    monkeypatch.setattr(vae, "offset", offset)
+    monkeypatch.setattr(vae, "widening", widening)
+    chains_each, missing = 1500, torch.tensor([0, 4, 5])
+    seen = torch.tensor([place for place in range(PIXELS) if place not in missing])
+    observed = torch.ones(PIXELS, dtype=torch.bool)
+    observed[missing] = False
+    weight = vae.weight.detach()
+    covariance = weight @ weight.T + vae.variance * torch.eye(PIXELS, dtype=torch.double)
+    gain = covariance[missing][:, seen] @ torch.linalg.inv(covariance[seen][:, seen])
+    exact_covariance = covariance[missing][:, missing] - gain @ covariance[seen][:, missing]
+    some = x[:2].repeat_interleave(chains_each, 0)
+    flat = x[:2].flatten(1)
+    exact = vae.mean[missing] + (flat[:, seen] - vae.mean[seen]) @ gain.T
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        steps = chains(vae, some, observed.view(1, 1, SIDE, SIDE), 80, generator)
+        last = list(steps)[-1]
+    assert bool(last.accepted.all()) == (not offset)
+    for place in range(2):
+        rows = slice(place * chains_each, (place + 1) * chains_each)
+        drawn = last.x[rows].flatten(1)
+        assert torch.equal(drawn[:, seen], flat[place, seen].expand(chains_each, -1))
+        found = drawn[:, missing]
+        error = (exact_covariance.diagonal() / chains_each).sqrt()
+        assert ((found.mean(0) - exact[place]).abs() < 4 * error).all()
+        sizes = exact_covariance.diagonal().sqrt()
+        bound = 5 * sizes.outer(sizes) * (2 / chains_each) ** 0.5
+        assert ((torch.cov(found.T) - exact_covariance).abs() < bound).all()
+
+
+def test_noise_is_taken_away_as_the_model_says(fitted):
+    vae, x, _ = fitted
+    variance, y = 2 * vae.variance, x[:5]
+    weight = vae.weight.detach()
+    inner = torch.linalg.inv(weight.T @ weight + variance * torch.eye(D, dtype=torch.double))
+    exact = vae.mean + (y.flatten(1) - vae.mean) @ weight @ inner @ weight.T
+    spread = variance**0.5 * (weight @ inner @ weight.T).diagonal().sqrt()
+    with torch.no_grad():
+        found = denoise_batch(vae, y, noise(8_000, 5), variance**0.5)
+    error = 5 * spread / found.effective.min() ** 0.5
+    assert found.effective.min() > 1_000
+    assert ((found.mean.flatten(1) - exact).abs() < error).all()
+    torch.testing.assert_close(found.spread.flatten(1), spread.expand(5, -1), rtol=0.1, atol=0)

@@ -23,12 +23,14 @@ ROOMS = {
         "explorer", "estimator", "api", "cli", "__main__", "__init__",
     ],
     "anomalies": [
-        "scores", "calibration", "report", "__init__",
+        "quantities", "scores", "calibration", "heatmaps", "carried", "pictures", "report",
+        "detection", "__init__",
     ],
     "cli": [
         "options", "help", "flags", "console", "common", "train", "reconstruct", "generate",
         "sharding", "evaluate", "figures", "report", "explore", "info", "models", "import_",
-        "export", "__init__", "anomalies", "encode", "merge", "shard", "main",
+        "export", "__init__", "anomalies", "encode", "completed", "impute", "denoise",
+        "merge", "shard", "main",
     ],
     "config": [
         "base", "settings", "__init__",
@@ -44,8 +46,7 @@ ROOMS = {
     "evaluation": [
         "estimates", "shards", "encode", "encoding_files", "bounds", "groups", "reconstruction",
         "evaluate", "label_evidence", "latents", "fitted_priors", "distances", "disentanglement",
-        "probes",
-        "sample_quality", "doctor", "scorecard", "__init__",
+        "probes", "sample_quality", "doctor", "scorecard", "masks", "imputation", "__init__",
     ],
     "explorer": [
         "newest", "planes", "templates", "tiles", "drawing", "upload", "scene", "standalone",
@@ -94,7 +95,7 @@ MOST_LINES = 500
 LONGEST = 50
 """Lines of a function, its docstring left out."""
 LONGER = {
-    "estimator.__init__": 74,  # scikit-learn wants every parameter written out, twice
+    "estimator.__init__": 76,  # scikit-learn wants every parameter written out, twice
     "explorer/drawing._words": 58,
     "interop/hub.model_card": 55,
     "explorer/controls.__init__": 52,

@@ -18,7 +18,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from convvae.anomalies.scores import Measured, scores
+from convvae.anomalies.scores import Measured, Reference, scores
 
 
 def p_values(score: Tensor, normal: Tensor, member: Tensor) -> Tensor:
@@ -116,9 +116,24 @@ class Judgement(NamedTuple):
         return cls(score, p, flagged, threshold(normal, rate), found)
 
 
+class Calibration(NamedTuple):
+    """What later images are judged by."""
+
+    reference: Reference
+    normal: Mapping[str, Tensor]
+    """Scores of the normal images by name, shape [M] each."""
+
+    @classmethod
+    def of(cls, normal: Measured) -> Calibration:
+        """By M measured normal images, each held against the others."""
+        reference = Reference.of(normal.evidence)
+        members = torch.ones(len(reference.mu), dtype=torch.bool)
+        return cls(reference, scores(normal, reference, members))
+
+
 def judge(
     measured: Measured,
-    normal: Measured | Tensor,
+    normal: Calibration | Tensor,
     abnormal: Tensor | None,
     rate: float,
     judged: int,
@@ -127,7 +142,7 @@ def judge(
 
     Args:
         measured: Of N images.
-        normal: Of the normal images; or which of the N are normal ones, bool [N].
+        normal: What the normal images say; or which of the N are normal ones, bool [N].
         abnormal: Which images are known to be abnormal, bool [N].
         rate: Share of normal images that may be flagged.
         judged: How many of the N, from the first, are judged; the others are there as normal ones.
@@ -136,16 +151,16 @@ def judge(
         Name -> judgement of the first `judged` images; a score that is not defined is left out.
     """
     if isinstance(normal, Tensor):
-        member, reference = normal, measured.encodings.mu[normal]
-        ours = scores(measured, reference, member)
-        theirs = {name: score[member] for name, score in ours.items()}
+        member, known_normal = normal, Calibration.of(measured.take(normal))
     else:
         member = torch.zeros(len(measured.importance_bound), dtype=torch.bool)
-        reference = normal.encodings.mu
-        ours = scores(measured, reference, member)
-        theirs = scores(normal, reference, torch.ones(len(reference), dtype=torch.bool))
+        known_normal = normal
+    ours = scores(measured, known_normal.reference, member)
+    for name, score in ours.items():
+        # As calibrated, to the last bit: an image is not to outdo itself by rounding.
+        score[member] = known_normal.normal[name][: int(member.sum())]
     known = None if abnormal is None else abnormal[:judged]
     return {
-        name: Judgement.of(score[:judged], theirs[name], member[:judged], rate, known)
+        name: Judgement.of(score[:judged], known_normal.normal[name], member[:judged], rate, known)
         for name, score in ours.items()
     }

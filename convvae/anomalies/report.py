@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,26 +14,25 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from convvae.anomalies.calibration import Judgement, judge
-from convvae.anomalies.scores import NEIGHBOUR_RANK, SCORES, Measured, measure
+from convvae.anomalies import heatmaps
+from convvae.anomalies.calibration import Calibration, Judgement, judge
+from convvae.anomalies.carried import MOST_CARRIED, Carried, CarriedTerms, carry
+from convvae.anomalies.pictures import Shown, draw_worst, picture_name, title, write_heatmaps
+from convvae.anomalies.quantities import has_groups
+from convvae.anomalies.scores import AUTO, FEW_NORMAL, NEIGHBOUR_RANK, SCORES, Measured, measure
 from convvae.data import Images
 from convvae.data.images import class_name
 from convvae.data.progress import counting
 from convvae.errors import UsageError, printable
-from convvae.evaluation.encode import batches
-from convvae.evaluation.reconstruction import reconstruct
-from convvae.figures import extremes, save_figure
 from convvae.files import atomic, make_folder, write_text
 from convvae.model.vae import VAE
 
 FILES = ("scores.csv", "report.json", "worst.png")
 """What is written."""
-PICTURE_COLUMNS = 8
-"""Images side by side in the picture of the worst."""
+HEATMAP_FILES = ("heatmaps.npz", "heatmaps.png")
+"""What is written of the pixels, where it is asked for."""
 FLAGGED_NAMED = 20
 """Flagged images that are printed by name."""
-NAME_LENGTH = 11
-"""Characters of a line above a picture."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class AnomalySettings:
 
     model: str
     score: str
-    """The score that flags and ranks."""
+    """The score that flags and ranks; `auto` until it is `settled`."""
     false_alarms: float
     """Share of normal images that may be flagged."""
     abnormal: tuple[str, ...]
@@ -61,12 +60,26 @@ class Request:
     """The images that are judged; and after them, if need be, some that only calibrate."""
     judged: int
     """How many of `source`, from the first, are judged."""
-    normal: Images | Tensor
-    """The normal images; or which of `source` are normal, bool [N], where they are among them."""
+    normal: Images | Tensor | Carried
+    """The normal images; or which of `source` are normal, bool [N], where they are among them; or
+    what the model's file says of them."""
     same_source: bool
     """Whether the normal images are of the source of those that are judged."""
     trained_on: bool
     """Whether the normal images are those that the model learnt from."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written, and where."""
+
+    folder: Path
+    worst: int
+    """Images in the picture of the worst."""
+    heatmaps: bool = False
+    """Whether to say of every pixel how abnormal it is."""
+    carry_in: str | None = None
+    """The model into whose file the calibration is written; None for no file."""
 
 
 class Chosen(NamedTuple):
@@ -93,26 +106,13 @@ def plan(request: Request, settings: AnomalySettings) -> Measurement:
     """What is to be measured.
 
     Raises:
-        UsageError: a label does not exist, no normal image is left, or the score is not defined.
+        UsageError: a label does not exist, or no normal image is left.
     """
     source, normal = request.source, request.normal
     abnormal = is_abnormal(source, settings.abnormal) if settings.abnormal else None
-    among = isinstance(normal, Tensor)
-    chosen = normal if among else torch.ones(len(normal), dtype=torch.bool)
-    if abnormal is not None and request.same_source:
-        chosen = chosen & ~(abnormal if among else is_abnormal(normal, settings.abnormal))
-    count = int(chosen.sum())
-    if count == 0:
-        raise UsageError(
-            "no normal image is left to calibrate the scores: name others with `normal`"
-        )
-    if settings.score == "latent_distance" and count <= NEIGHBOUR_RANK:
-        raise UsageError(
-            f"`score={settings.score!r}` is not defined: it needs more than {NEIGHBOUR_RANK} "
-            f"normal images and there are {count}; name more with `normal`"
-        )
+    chosen = normal_ones(request, settings.abnormal, abnormal)
     measured = {"judged": Chosen(source, None)}
-    if not among:
+    if not isinstance(normal, Tensor | Carried):
         measured["normal"] = Chosen(normal, chosen)
     return Measurement(abnormal, chosen, measured)
 
@@ -121,8 +121,7 @@ def run(
     vae: VAE,
     request: Request,
     settings: AnomalySettings,
-    folder: Path,
-    worst: int,
+    output: Output,
     known: Mapping[str, Measured] | None = None,
 ) -> None:
     """Judge images, print what was found, and write scores.csv, report.json and worst.png.
@@ -131,46 +130,153 @@ def run(
         vae: The model.
         request: The images.
         settings: How.
-        folder: Where to write.
-        worst: Images in the picture.
+        output: Where to write, and what else.
         known: What the images of the plan were measured to be, where that was done before.
 
     Raises:
-        UsageError: a label does not exist, no normal image is left, or the score is not defined.
+        UsageError: a label does not exist, no normal image is left, the score is not defined, or
+            there are too many pixels for an array of heat maps.
         ImageSizeError: the images do not fit the model.
         OutputError: a file cannot be written.
     """
-    source, planned = request.source, plan(request, settings)
+    source, folder, planned = request.source, output.folder, plan(request, settings)
+    chosen, abnormal, count = planned.normal, planned.abnormal, int(planned.normal.sum())
+    if output.heatmaps:
+        heatmaps.check_size(vae, request.judged)
     make_folder(folder)  # a place that cannot be written to is said before the work
     if known is None:
         known = {name: _measured(vae, some, settings) for name, some in planned.measured.items()}
-    found, chosen, abnormal = known["judged"], planned.normal, planned.abnormal
-    theirs = known.get("normal", chosen)
-    judgements = judge(found, theirs, abnormal, settings.false_alarms, request.judged)
+    found, theirs = known["judged"], _of_normal(request, chosen, known)
+    calibration = Calibration.of(theirs) if theirs else _carried(request).calibration
+    held = chosen if isinstance(request.normal, Tensor) else calibration
+    judgements = judge(found, held, abnormal, settings.false_alarms, request.judged)
     found = found.first(request.judged)
     abnormal = None if abnormal is None else abnormal[: request.judged]
-    normal, count = planned.measured.get("normal", Chosen(source, None)).source, int(chosen.sum())
     report = {
         **asdict(settings),
-        "data": _title(source),
+        "data": title(source),
         "images": request.judged,
-        "normal": _title(normal, chosen),
+        "normal": _normal_title(request, chosen),
         "normal_images": count,
         "scores": {name: as_record(name, judgements.get(name)) for name in SCORES},
         "notes": notes(request, count, settings, abnormal, judgements),
     }
-    order = judgements[settings.score].score.argsort(descending=True, stable=True)
     write_scores(folder / FILES[0], source, abnormal, found, judgements)
     write_text(folder / FILES[1], json.dumps(report, indent=2, allow_nan=False) + "\n")
-    _draw(vae, source, order[:worst], judgements[settings.score], settings, folder / FILES[2])
+    shown = Shown(source, judgements[settings.score], settings.score, output.worst)
+    draw_worst(vae, shown, settings.binarize_seed, folder / FILES[2])
     _say(report)
     _say_flagged(source, judgements[settings.score], settings.score)
-    Console().print(
-        f"wrote {', '.join(FILES[:-1])} and {FILES[-1]} in {folder}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
+    _rest(vae, request, output, report, theirs, shown)
+
+
+def _rest(
+    vae: VAE,
+    request: Request,
+    output: Output,
+    report: Mapping[str, Any],
+    theirs: Measured | None,
+    shown: Shown,
+) -> None:
+    """Write heat maps and the calibration where they are asked for; say what was written."""
+    seed = report["binarize_seed"]
+    written = [*FILES, *(HEATMAP_FILES if output.heatmaps else ())]
+    pixels = None
+    if output.heatmaps or output.carry_in is not None:
+        pixels = _pixels(vae, request, report)
+    if pixels is not None and output.heatmaps:
+        p = heatmaps.p_values(vae, request.source, request.judged, pixels, seed)
+        write_heatmaps(vae, shown, p, seed, *(output.folder / name for name in HEATMAP_FILES))
+    _print(f"wrote {', '.join(written[:-1])} and {written[-1]} in {output.folder}")
+    if pixels is not None and theirs is not None and output.carry_in is not None:
+        _carry(output.carry_in, report, theirs, pixels)
+
+
+def _carried(request: Request) -> Carried:
+    assert isinstance(request.normal, Carried)
+    return request.normal
+
+
+def normal_ones(request: Request, labels: tuple[str, ...], abnormal: Tensor | None) -> Tensor:
+    """Which of the normal images' source are normal ones, bool.
+
+    Raises:
+        UsageError: none is left.
+    """
+    normal = request.normal
+    if isinstance(normal, Carried):
+        return torch.ones(normal.terms.images, dtype=torch.bool)
+    among = isinstance(normal, Tensor)
+    chosen = normal if among else torch.ones(len(normal), dtype=torch.bool)
+    if abnormal is not None and request.same_source:
+        chosen = chosen & ~(abnormal if among else is_abnormal(normal, labels))
+    if not bool(chosen.any()):
+        raise UsageError(
+            "no normal image is left to calibrate the scores: name others with `normal`"
+        )
+    return chosen
+
+
+def settled(vae: VAE, request: Request, settings: AnomalySettings) -> AnomalySettings:
+    """The settings, `auto` replaced by the score that it stands for.
+
+    Raises:
+        UsageError: the score is not defined of this model, or of so few normal images; or there are
+            none, or a label does not exist.
+    """
+    count = int(plan(request, settings).normal.sum())
+    few = count <= NEIGHBOUR_RANK
+    if settings.score == "auto":
+        return replace(settings, score="squared_error" if few else AUTO)
+    if settings.score in FEW_NORMAL and few:
+        raise UsageError(
+            f"`score={settings.score!r}` is not defined: it needs more than {NEIGHBOUR_RANK} "
+            f"normal images and there are {count}; name more with `normal`"
+        )
+    if settings.score == "bounds_ratio" and not has_groups(vae):
+        raise UsageError(
+            "`score='bounds_ratio'` leaves groups of latents to the prior, and this model of "
+            f"network {vae.config.network} has {max(1, len(vae.config.plan))}; take another score"
+        )
+    return settings
+
+
+def _of_normal(request: Request, chosen: Tensor, known: Mapping[str, Measured]) -> Measured | None:
+    """The normal images, measured; None where the model's file says what they are."""
+    if isinstance(request.normal, Tensor):
+        return known["judged"].take(chosen)
+    return known.get("normal")
+
+
+def _pixels(vae: VAE, request: Request, report: Mapping[str, Any]) -> heatmaps.PixelCalibration:
+    if isinstance(request.normal, Carried):
+        return request.normal.pixels
+    normal = request.source if isinstance(request.normal, Tensor) else request.normal
+    abnormal = is_abnormal(request.source, report["abnormal"]) if report["abnormal"] else None
+    chosen = normal_ones(request, tuple(report["abnormal"]), abnormal)
+    return heatmaps.calibrate(vae, normal, chosen, report["binarize_seed"])
+
+
+def _carry(
+    model: str, report: Mapping[str, Any], theirs: Measured, pixels: heatmaps.PixelCalibration
+) -> None:
+    """Write the calibration into the model's file, and say so."""
+    count = min(len(theirs.complexity), MOST_CARRIED)
+    calibration = Calibration.of(theirs.first(count))
+    terms = CarriedTerms(
+        data=report["normal"],
+        images=count,
+        score=report["score"],
+        false_alarms=report["false_alarms"],
+        samples=report["samples"],
+        names=tuple(calibration.normal),
     )
+    path = carry(model, Carried(terms, calibration, pixels))
+    _print(f"wrote the calibration by {count} normal images into {path}")
+
+
+def _print(text: str) -> None:
+    Console().print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def is_abnormal(source: Images, chosen: tuple[str, ...]) -> Tensor:
@@ -240,7 +346,8 @@ def notes(
         )
     if "latent_distance" not in judgements:
         said.append(
-            f"latent_distance is not defined: it needs more than {NEIGHBOUR_RANK} normal images"
+            f"{', '.join(FEW_NORMAL[:-1])} and {FEW_NORMAL[-1]} are not defined: they need more "
+            f"than {NEIGHBOUR_RANK} normal images"
         )
     if abnormal is not None and next(iter(judgements.values())).detection is None:
         kind = "abnormal" if bool(abnormal.all()) else "normal"
@@ -281,7 +388,7 @@ def write_scores(
 
 
 def _measured(vae: VAE, some: Chosen, settings: AnomalySettings) -> Measured:
-    with counting(_title(some.source), len(some.source)) as progress:
+    with counting(title(some.source), len(some.source)) as progress:
         return measure(
             vae,
             some.source,
@@ -316,12 +423,15 @@ def measured_part(
     return found.numbers()
 
 
-def _title(source: Images, chosen: Tensor | None = None) -> str:
-    """A source and its part; of some of its images, the part in which they are."""
-    if chosen is None:
-        return f"{source.name} ({source.split})"
-    parts = {split for split, one in zip(source.splits, chosen.tolist(), strict=True) if one}
-    return f"{source.name} ({parts.pop() if len(parts) == 1 else source.split})"
+def _normal_title(request: Request, chosen: Tensor) -> str:
+    """Which normal images the scores are held against."""
+    match request.normal:
+        case Carried(terms=terms):
+            return f"{terms.data}, carried by the model"
+        case Tensor():
+            return title(request.source, chosen)
+        case images:
+            return title(images, chosen)
 
 
 def _say(report: Mapping[str, Any]) -> None:
@@ -348,9 +458,8 @@ def _say_flagged(source: Images, judgement: Judgement, score: str) -> None:
     for place in flagged[:FLAGGED_NAMED]:
         value = f"{sign * judgement.score[place]:.4g}"
         trained = ", a training image" if splits[place] == "train" else ""
-        said.append(
-            f"  {printable(_name(source, place))}: {value}, p {judgement.p[place]:.2g}{trained}"
-        )
+        name = printable(picture_name(source, place))
+        said.append(f"  {name}: {value}, p {judgement.p[place]:.2g}{trained}")
     if len(flagged) > FLAGGED_NAMED:
         said.append(f"  and {len(flagged) - FLAGGED_NAMED} more in {FILES[0]}")
     Console().print("\n".join(said), highlight=False, markup=False, soft_wrap=True)
@@ -369,65 +478,3 @@ def _line(name: str, row: Mapping[str, Any], images: int) -> str:
         f"  flagged: {found['detected']:.1%} of the abnormal, {found['false_alarms']:.1%} of the "
         "normal"
     )
-
-
-def _draw(
-    vae: VAE,
-    source: Images,
-    chosen: Tensor,
-    judgement: Judgement,
-    settings: AnomalySettings,
-    path: Path,
-) -> None:
-    """Draw the chosen images beside their reconstructions and errors."""
-    images = _pick(batches(vae, source, settings.binarize_seed), chosen)
-    sign = SCORES[settings.score].sign
-    titles = [
-        f"{_caption(source, i)}\n{sign * judgement.score[i]:.4g}\np {judgement.p[i]:.2g}"
-        for i in chosen.tolist()
-    ]
-    heading = (
-        f"{_title(source)[-60:]}\nmost abnormal by {settings.score}, {SCORES[settings.score].unit}"
-    )
-    blocks = [heading, *[""] * (-(-len(images) // PICTURE_COLUMNS) - 1)]
-    save_figure(path, extremes(images, reconstruct(vae, images), titles, blocks))
-
-
-def _pick(parts: Iterator[Tensor], chosen: Tensor) -> Tensor:
-    """The chosen images of a set that comes in parts."""
-    found: dict[int, Tensor] = {}
-    start, wanted = 0, set(chosen.tolist())
-    for part in parts:
-        for place in range(start, start + len(part)):
-            if place in wanted:
-                found[place] = part[place - start].clone()
-        start += len(part)
-        if len(found) == len(wanted):
-            break
-    return torch.stack([found[place] for place in chosen.tolist()])
-
-
-def _name(source: Images, place: int) -> str:
-    """What an image is called: its name, or its number and its label."""
-    if source.names is not None:
-        return source.names[place]
-    label = _label(source, place)
-    return f"#{place}" if label is None else f"#{place} ({label})"
-
-
-def _caption(source: Images, place: int) -> str:
-    """What it is called in the picture, and its label: the end of a file's name tells it apart."""
-    label = _label(source, place)
-    if source.names is None:
-        name = _name(source, place)
-        return name if label is None or len(name) <= NAME_LENGTH else f"#{place}\n{label}"
-    name = Path(source.names[place]).name
-    short = name if len(name) <= NAME_LENGTH else f"…{name[1 - NAME_LENGTH :]}"
-    return short if label is None else f"{short}\n{label}"
-
-
-def _label(source: Images, place: int) -> str | None:
-    """What the label of an image is called; None where there are no labels."""
-    if source.labels is None:
-        return None
-    return class_name(source.classes, int(source.labels[place]))

@@ -20,6 +20,7 @@ from convvae.cli.common import (
     open_stream,
 )
 from convvae.cli.flags import parse
+from convvae.cli.options import Switch
 from convvae.config import UserPath
 from convvae.errors import ConfigError, UsageError
 
@@ -27,9 +28,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from convvae.anomalies import report
+    from convvae.anomalies.carried import Carried
     from convvae.evaluation.shards import Measure, ShardFolder
     from convvae.model.checkpoint import ModelMetadata
     from convvae.model.vae import VAE
+
+
+ScoreName = Literal[
+    "auto",
+    "bound",
+    "importance_bound",
+    "squared_error",
+    "latent_distance",
+    "corrected_error",
+    "dissimilarity",
+    "neighbours",
+    "bounds_ratio",
+    "combination",
+]
+"""Scores, and `auto`, which is the one that did best on average."""
 
 
 class AnomaliesOptions(ImagesOptions, sharding.ShardedOptions):
@@ -43,14 +60,16 @@ class AnomaliesOptions(ImagesOptions, sharding.ShardedOptions):
     """Take the first so many of the normal images (else all; of those that are judged, those)."""
     abnormal: tuple[str, ...] = ()
     """Labels that are abnormal, to measure how well the scores find them."""
-    false_alarms: float = Field(default=0.05, gt=0, lt=1)
-    """Share of normal images that may be flagged."""
-    score: Literal["bound", "importance_bound", "squared_error", "latent_distance"] = (
-        "squared_error"
-    )
-    """Score that flags and ranks; all four are written."""
-    samples: int = Field(default=10, ge=1, le=1_000_000)
-    """Draws K of z per image for the importance-weighted bound."""
+    false_alarms: float | None = Field(default=None, gt=0, lt=1)
+    """Share of normal images that may be flagged (else as carried by the model, or 0.05)."""
+    score: ScoreName | None = None
+    """Score that flags and ranks (else as carried by the model, or squared_error)."""
+    samples: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Draws K of z per image for the importance-weighted bound (else as carried, or 10)."""
+    calibrate: Switch = False
+    """Write what the normal images say into the model's file, for later calls and for ONNX."""
+    heatmaps: Switch = False
+    """Write heatmaps.npz, a p-value of every pixel, and heatmaps.png of the worst images."""
     worst: int = Field(default=16, ge=1, le=200)
     """Images in the picture of the worst."""
     outdir: UserPath = Path("anomalies")
@@ -68,7 +87,7 @@ def anomalies(args: list[str]) -> None:
     task = AnomaliesTask.open(options)
     from convvae.anomalies import report
 
-    report.run(task.vae, task.request, task.settings, options.outdir, options.worst)
+    report.run(task.vae, task.request, task.settings, task.outputs)
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,8 @@ class AnomaliesTask:
         """The files in the folder that is named."""
         from convvae.anomalies import report
 
-        return [options.outdir / name for name in report.FILES]
+        names = (*report.FILES, *(report.HEATMAP_FILES if options.heatmaps else ()))
+        return [options.outdir / name for name in names]
 
     @classmethod
     def open(cls, options: AnomaliesOptions) -> AnomaliesTask:
@@ -99,20 +119,40 @@ class AnomaliesTask:
         """
         vae, metadata = open_model(options)
         from convvae.anomalies import report
+        from convvae.anomalies.carried import carried, check_place
 
         if options.shards is None or "outdir" in options.model_fields_set:
             word, written = meant(options, metadata), cls.written(options)
             check_outputs(options, written, "outdir", model=options.model, data=word)
+        if options.calibrate:
+            check_place(options.model, overwrite=options.overwrite)
+        known = None if options.calibrate or options.normal else carried(options.model)
+        terms = known.terms if known else None
+        if terms and options.samples not in (None, terms.samples):
+            raise UsageError(
+                f"--samples {options.samples}: {options.model} carries a calibration by "
+                f"{terms.samples}; leave it out, or calibrate again"
+            )
         settings = report.AnomalySettings(
             model=options.model,
-            score=options.score,
-            false_alarms=options.false_alarms,
+            score=options.score or (terms.score if terms else "squared_error"),
+            false_alarms=options.false_alarms or (terms.false_alarms if terms else 0.05),
             abnormal=options.abnormal,
-            samples=options.samples,
+            samples=options.samples or (terms.samples if terms else 10),
             seed=options.seed,
             binarize_seed=binarize_seed(metadata),
         )
-        return cls(options, vae, _request(options, metadata), settings)
+        request = _judged(options, metadata, known) if known else _request(options, metadata)
+        return cls(options, vae, request, report.settled(vae, request, settings))
+
+    @property
+    def outputs(self) -> report.Output:
+        """What is written, and where."""
+        from convvae.anomalies.report import Output
+
+        options = self.options
+        carry_in = options.model if options.calibrate else None
+        return Output(options.outdir, options.worst, options.heatmaps, carry_in)
 
     @property
     def measures(self) -> Mapping[str, Measure]:
@@ -140,8 +180,26 @@ class AnomaliesTask:
         from convvae.anomalies.scores import Measured
 
         known = {name: Measured.of(folder.all_numbers(name)) for name in self.measures}
-        options = self.options
-        report.run(self.vae, self.request, self.settings, options.outdir, options.worst, known)
+        report.run(self.vae, self.request, self.settings, self.outputs, known)
+
+
+def _judged(options: AnomaliesOptions, metadata: ModelMetadata, known: Carried) -> report.Request:
+    """The images to judge by what the model's file says of normal ones.
+
+    Raises:
+        UsageError: the calibration cannot do what is asked for.
+        ConvvaeError: images cannot be read, each reason with its own class.
+    """
+    from convvae.anomalies.report import Request
+
+    if options.normal_limit is not None or options.normal_part != "test":
+        raise UsageError(
+            f"{options.model} carries its calibration, so that no normal images are read; name "
+            "others with --normal, or leave --normal-limit and --normal-part out"
+        )
+    source = options.images(metadata)
+    judged = len(source) if options.limit is None else options.limit
+    return Request(source.first(judged), judged, known, same_source=False, trained_on=False)
 
 
 def _request(options: AnomaliesOptions, metadata: ModelMetadata) -> report.Request:

@@ -16,15 +16,18 @@ GROUPS: dict[str, frozenset[str]] = {
         "variance posterior prior prior_components head_bias output_bias sampler "
         "init condition temperature hold top label",
         "data": "data data_dir limit image_size crop channels split part skip_bad validation "
-        "augment binarize binarize_seed rec_testdata normal normal_part normal_limit abnormal",
+        "augment binarize binarize_seed rec_testdata normal normal_part normal_limit abnormal "
+        "mask noise",
         "optimisation": "epochs patience batch_size drop_last optimizer lr weight_decay "
         "bias_correction schedule clip_norm skip_norm ema_images",
         "objective": "objective beta kl_schedule kl_warmup free_bits capacity mmd mc_samples",
-        "measurement": "samples probe factors quality features score false_alarms",
+        "measurement": "samples probe factors quality features score false_alarms "
+        "completions steps",
         "run": "recipe seed device precision compile batch_statistics save_every rollbacks",
         "output": "out outfile outdir shards shard_size overwrite form formats json_file as_json "
-        "separate count rows only pair worst html port browser log_every preview report "
-        "tensorboard",
+        "separate count rows "
+        "only pair worst heatmaps calibrate shown html port browser log_every preview "
+        "report tensorboard",
     }.items()
 }
 """Group of help -> the settings in it, of every command; in the order in which help shows them."""

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from convvae.cli.anomalies import anomalies
+from convvae.cli.denoise import denoise
 from convvae.cli.encode import encode
 from convvae.cli.evaluate import evaluate
 from convvae.cli.explore import explore
@@ -25,6 +26,7 @@ from convvae.cli.figures import figures
 from convvae.cli.flags import as_flags
 from convvae.cli.generate import generate
 from convvae.cli.import_ import import_
+from convvae.cli.impute import impute
 from convvae.cli.info import info
 from convvae.cli.merge import merge
 from convvae.cli.models import models
@@ -47,7 +49,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
         *(train, reconstruct, generate, evaluate, figures, report, explore),
-        *(encode, anomalies, merge, shard, info, models, import_, export),
+        *(encode, anomalies, impute, denoise, merge, shard, info, models, import_, export),
     )
 }
 

@@ -52,7 +52,11 @@ def samples(images: Tensor) -> Figure:
 
 @styled
 def extremes(
-    originals: Tensor, copies: Tensor, titles: Sequence[str], blocks: Sequence[str]
+    originals: Tensor,
+    copies: Tensor,
+    titles: Sequence[str],
+    blocks: Sequence[str],
+    p: Tensor | None = None,
 ) -> Figure:
     """Images, their reconstructions, and heat maps of the absolute error, in named blocks.
 
@@ -64,6 +68,7 @@ def extremes(
         copies: The same shape.
         titles: One for each image.
         blocks: Name of each block.
+        p: p-values of the pixels, shape [N, H, W], shown as -log10 p in place of the error.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -73,9 +78,9 @@ def extremes(
         images.float() / (255 if images.dtype == torch.uint8 else 1)
         for images in (originals, copies)
     )
-    error = (left - right).abs().mean(1)
-    scale = Normalize(0, max(float(error.max()), 1e-6))
-    heat = torch.from_numpy(colormaps["magma"](scale(error.numpy()), bytes=True)).movedim(-1, 1)
+    values = (left - right).abs().mean(1) if p is None else -p.log10()
+    scale = Normalize(0, max(float(values.max()), 1e-6))
+    heat = torch.from_numpy(colormaps["magma"](scale(values.numpy()), bytes=True)).movedim(-1, 1)
     columns = -(-len(originals) // len(blocks))
     size = (originals.shape[2], originals.shape[3])
     inch = cell_inches(3 * len(blocks), columns, size, (9.0, WIDTH - 1.6))
@@ -90,10 +95,10 @@ def extremes(
         axes.set_title(name, pad=6 + 10 * (1 + max(title.count("\n") for title in titles)))
         for column, title in enumerate(titles[these]):
             _title(tiling, 0, column, title, width)
-        for row, text in enumerate(("image", "decoded", "error")):
+        for row, text in enumerate(("image", "decoded", "error" if p is None else "where")):
             axes.text(*tiling.left(row), text, ha="right", va="center", size=LEGIBLE)
     bar = figure.colorbar(ScalarMappable(scale, "magma"), ax=list(grid), shrink=0.6, aspect=30)
-    bar.set_label("absolute error of a pixel (0 to 1)")
+    bar.set_label("absolute error of a pixel (0 to 1)" if p is None else "-log10 p of a pixel")
     return figure
 
 

@@ -37,6 +37,9 @@ from convvae.parts import PARTS_OF_A_MODEL
 
 MODEL_FORMAT = 1
 """Version of the metadata; a reader refuses a newer one."""
+CARRIED = "anomalies"
+"""Key of the header, and start of the tensors' names, of what a model file carries beside the model
+to judge images by: `anomalies/carried.py`."""
 MODEL_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CHECKSUMS = "crc32"
 """Key of a file's metadata with the CRC-32 of each tensor and of the header; files of before it
@@ -268,6 +271,8 @@ def is_file(path: Path) -> bool:
 
 def _load(path: Path) -> tuple[dict[str, Tensor], ModelMetadata]:
     tensors, header = load_tensors(path)
+    header.pop(CARRIED, None)
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(f"{CARRIED}.")}
     _check_parts(path, header)
     try:
         return tensors, ModelMetadata.checked(header, str(path))

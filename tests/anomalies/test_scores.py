@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from convvae.anomalies.calibration import detection, judge, p_values, threshold
+from convvae.anomalies.calibration import Calibration, detection, judge, p_values, threshold
 from convvae.anomalies.scores import NEIGHBOUR_RANK, SCORES, Measured, latent_distance, measure
 from convvae.data import ImageSet
 from convvae.errors import ModelFileError
@@ -32,7 +32,9 @@ def measured(values, dims=2):
     """Images whose every number is the given one; the latents lie on a line."""
     values = torch.tensor(values, dtype=torch.float64)
     mu = values.float().unsqueeze(1).repeat(1, dims)
-    return Measured(Encodings(mu, mu, -values, values, values), -values)
+    encodings = Encodings(mu, mu, -values, values, values)
+    equal = torch.zeros(len(values), 2, dtype=torch.double)
+    return Measured(encodings, -values, equal, values, values, values)
 
 
 def test_what_is_measured_is_what_an_evaluation_says(vae, source):
@@ -116,7 +118,7 @@ def test_detection_is_that_of_the_ranks():
 def test_every_score_is_high_where_an_image_is_abnormal():
     normal, found = measured([float(n) for n in range(30)]), measured([5.0, 1000.0])
     abnormal = torch.tensor([False, True])
-    judgements = judge(found, normal, abnormal, 0.05, 2)
+    judgements = judge(found, Calibration.of(normal), abnormal, 0.05, 2)
     assert judgements.keys() == SCORES.keys()
     for name, judgement in judgements.items():
         assert judgement.flagged.tolist() == [False, True], name
@@ -157,6 +159,8 @@ def test_chosen_images_are_the_same_in_black_and_white_as_in_company(vae, source
 
 
 def test_a_latent_distance_to_too_few_is_left_out():
-    few = measured([0.0] * NEIGHBOUR_RANK)
-    assert "latent_distance" not in judge(measured([1.0]), few, None, 0.05, 1)
-    assert "latent_distance" in judge(measured([1.0]), measured([0.0] * 6), None, 0.05, 1)
+    few, enough = (Calibration.of(measured([0.0] * count)) for count in (NEIGHBOUR_RANK, 6))
+    lacking = judge(measured([1.0]), enough, None, 0.05, 1).keys() - judge(
+        measured([1.0]), few, None, 0.05, 1
+    )
+    assert lacking == {"latent_distance", "neighbours", "combination"}

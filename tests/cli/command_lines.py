@@ -27,11 +27,13 @@ SMALL = {
     "explore": "--limit=6 --no-browser",
     "encode": "--limit=6",
     "anomalies": "--limit=6 --normal-limit=40",
+    "impute": "--limit=6 --mask=random:0.5 --completions=2 --steps=2",
+    "denoise": "--limit=6 --noise=0.2 --samples=2",
 }
 """Flags that make a line of hardly any work; a drawn flag takes their place."""
 HEAVY = {
     "max_filters", "depth", "prior_components", "mc_samples", "samples", "quality", "count",
-    "latent_dims", "batch_size", "limit", "image_size", "log_every",
+    "completions", "steps", "latent_dims", "batch_size", "limit", "image_size", "log_every",
 }  # fmt: skip
 """Flags whose highest value is valid and more work than a test may make."""
 SLOW = {"form": {"onnx", "pt2"}, "formats": {"pdf"}, "sampler": {"flow"}}

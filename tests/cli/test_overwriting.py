@@ -27,6 +27,14 @@ WRITING = {
     "a file's report": (["report", "run/model.safetensors"], "model.safetensors-report.html"),
     "evaluate": (["evaluate", "run", "--limit", "8", "--json", "o.json"], "o.json"),
     "explore": (["explore", "run", "--limit", "8", "--html", "o.html"], "o.html"),
+    "impute": (
+        ["impute", "run", "--limit", "2", "--mask", "random:0.5", "--steps", "2", "--outdir", "o"],
+        "o/imputed.npz",
+    ),
+    "denoise": (
+        ["denoise", "run", "--limit", "2", "--noise", "0.1", "--outdir", "o"],
+        "o/denoised.png",
+    ),
     "anomalies": (["anomalies", "run", "--limit", "8", "--outdir", "o"], "o/scores.csv"),
 }
 

@@ -1,0 +1,57 @@
+"""What `impute` and `denoise` share: their images, their array and their picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convvae.cli.common import ImagesOptions, binarize_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from convvae.data import ImageSet
+    from convvae.model.checkpoint import ModelMetadata
+    from convvae.model.vae import VAE
+
+
+def read_images(options: ImagesOptions, vae: VAE, metadata: ModelMetadata) -> ImageSet:
+    """The images of a command as the model takes them.
+
+    Raises:
+        ConvvaeError: they cannot be read, or do not fit the model.
+    """
+    import torch
+
+    from convvae.data import ImageSet
+    from convvae.evaluation.encode import batches
+
+    source = options.images(metadata)
+    if options.limit is not None:
+        source = source.first(options.limit)
+    found = torch.cat([*batches(vae, source, binarize_seed(metadata))])
+    split = "train" if source.split == "train" else "test"
+    return ImageSet(found, None, source.name, split)
+
+
+def write(
+    array: Path, picture: Path, arrays: Mapping[str, Tensor], rows: Mapping[str, Tensor], shown: int
+) -> None:
+    """Write arrays by name, and a picture with a named row of each kind of image.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    import numpy as np
+    import torch
+
+    from convvae.figures import pictures, save_figure
+    from convvae.files import write_bytes
+
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: torch.as_tensor(x).numpy() for name, x in arrays.items()})
+    write_bytes(array, content.getbuffer())
+    columns = torch.stack([images[:shown].clamp(0, 1) for images in rows.values()])
+    save_figure(picture, pictures.rows(columns, [*rows]))

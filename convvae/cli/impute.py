@@ -1,0 +1,76 @@
+"""`convvae impute`: pixels that are missing, as the model completes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from convvae.cli.common import (
+    ImagesOptions,
+    OutputOptions,
+    check_outputs,
+    meant,
+    open_model,
+)
+from convvae.cli.flags import parse
+from convvae.config import UserPath
+
+
+class ImputeOptions(ImagesOptions, OutputOptions):
+    """Complete images of which pixels are missing: several times, with their mean and spread."""
+
+    mask: str
+    """What is missing: box:LEFT,TOP,WIDTH,HEIGHT, random:SHARE, or a .png or .npy (non-zero)."""
+    completions: int = Field(default=6, ge=1, le=1000)
+    """Completions per image, each from a chain of its own."""
+    steps: int = Field(default=100, ge=2, le=1_000_000)
+    """Steps of every chain; mean and spread are of the later half."""
+    shown: int = Field(default=10, ge=1, le=50)
+    """Images in the picture, the first ones."""
+    outdir: UserPath = Path("imputed")
+    """Folder for imputed.npz and imputed.png."""
+
+
+def impute(args: list[str]) -> None:
+    """Complete images of which pixels are missing."""
+    options = parse(ImputeOptions, args, "convvae impute")
+    vae, metadata = open_model(options)
+    import torch
+
+    from convvae.cli.completed import read_images, write
+    from convvae.data.progress import counting
+    from convvae.evaluation import imputation
+    from convvae.evaluation.masks import missing_pixels
+
+    paths = [options.outdir / name for name in ("imputed.npz", "imputed.png")]
+    check_outputs(options, paths, "outdir", model=options.model, data=meant(options, metadata))
+    source = read_images(options, vae, metadata)
+    images = source.images
+    missing = missing_pixels(options.mask, len(images), vae.config.image_size, options.seed)
+    with counting("completing", len(images)) as progress:
+        found = imputation.impute(
+            vae,
+            images,
+            ~missing,
+            completions=options.completions,
+            steps=options.steps,
+            seed=options.seed,
+            progress=progress,
+        )
+    seen = torch.where(missing, 0.5, images / 255)
+    names = [f"completion {place}" for place in range(1, 1 + min(4, options.completions))]
+    rows = {
+        "image": images / 255,
+        "observed": seen,
+        **dict(zip(names, found.completions, strict=False)),
+        "mean": found.mean,
+        "spread": found.spread,
+    }
+    arrays = {"missing": missing, **found._asdict()}
+    write(*paths, arrays, rows, options.shown)
+    print(
+        f"wrote {paths[0].name} and {paths[1].name} in {options.outdir}: {len(images)} images of "
+        f"{source.name} ({source.split}), {missing.float().mean():.0%} missing, "
+        f"{found.accepted:.0%} of the proposals taken"
+    )

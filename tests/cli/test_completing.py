@@ -1,0 +1,88 @@
+"""`convvae impute` and `convvae denoise`."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convvae import data, errors
+from convvae.cli.main import main
+from convvae.evaluation.masks import missing_pixels
+
+
+@pytest.fixture
+def run(finished_run, tmp_path, capsys):
+    def command(name, *words):
+        line = [name, str(finished_run.path), "digits", "--limit", "6", "--outdir", str(tmp_path)]
+        code = main([*line, "--overwrite", *words])
+        return code, capsys.readouterr()
+
+    return command
+
+
+def test_missing_pixels_are_completed_and_the_others_stay(run, tmp_path):
+    words = ("--mask", "box:0,4,8,4", "--completions", "3", "--steps", "4")
+    assert run("impute", *words)[0] == 0
+    with np.load(tmp_path / "imputed.npz") as found:
+        arrays = {name: found[name] for name in found.files}
+    assert arrays["completions"].shape == (3, 6, 1, 8, 8)
+    assert arrays["missing"][:, 0, 4:].all()
+    assert not arrays["missing"][:, 0, :4].any()
+    images = data.load("digits", "test", limit=6).images.numpy() / 255
+    for name in ("completions", "mean"):
+        np.testing.assert_allclose(arrays[name][..., :4, :], np.broadcast_to(
+            images[..., :4, :], arrays[name][..., :4, :].shape), atol=1e-6)  # fmt: skip
+        assert np.abs(arrays[name][..., 4:, :] - images[..., 4:, :]).max() > 0.01
+    assert (arrays["spread"][..., :4, :] == 0).all()
+    assert (arrays["spread"][..., 4:, :] > 0).all()
+    written = (tmp_path / "imputed.npz").read_bytes()
+    assert run("impute", *words)[0] == 0
+    assert (tmp_path / "imputed.npz").read_bytes() == written
+    with Image.open(tmp_path / "imputed.png") as picture:
+        assert picture.width > 400
+
+
+def test_noise_is_taken_away(run, tmp_path):
+    code, said = run("denoise", "--noise", "0.3", "--samples", "5")
+    assert code == 0
+    assert "of 5 draws carry the weight" in said.out
+    with np.load(tmp_path / "denoised.npz") as found:
+        assert found["mean"].shape == found["spread"].shape == (6, 1, 8, 8)
+        assert ((found["effective"] >= 1 - 1e-4) & (found["effective"] <= 5 + 1e-4)).all()
+    assert (tmp_path / "denoised.png").exists()
+
+
+def test_a_mask_that_cannot_be_is_one_line(run, tmp_path):
+    np.save(tmp_path / "wide.npy", np.ones((8, 9)))
+    np.save(tmp_path / "words.npy", np.array([["a"]]))
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
+    for mask, error, reason in (
+        (tmp_path / "wide.npy", errors.ConfigError, "is 8x9, and the 6 images are 8x8"),
+        (tmp_path / "words.npy", errors.ConfigError, "holds no numbers"),
+        (tmp_path / "cut.png", errors.CorruptDataError, "cannot read the mask"),
+        ("box:0,0,8,8", errors.ConfigError, "leaves no pixel"),
+        ("box:1,0,8,8", errors.ConfigError, "inside of 8x8"),
+        ("random:1.5", errors.ConfigError, "between 0 and 1"),
+        ("random:0.001", errors.ConfigError, "nothing is missing"),
+        ("all", errors.ConfigError, "no mask 'all'"),
+    ):
+        code, said = run("impute", "--mask", str(mask))
+        assert code == error.exit_code
+        assert reason in said.err
+        assert len(said.err.splitlines()) == 1
+
+
+def test_masks_are_what_they_say(tmp_path):
+    picture = np.zeros((4, 6), np.uint8)
+    picture[1, 2] = 255
+    Image.fromarray(picture).save(tmp_path / "mask.png")
+    np.save(tmp_path / "mask.npy", picture > 0)
+    for name in ("mask.png", "mask.npy", "box"):
+        mask = str(tmp_path / name) if name != "box" else "box:2,1,1,1"
+        found = missing_pixels(mask, 3, (4, 6), 0)
+        assert found.shape == (3, 1, 4, 6)
+        assert torch.equal(found, torch.from_numpy(picture > 0).expand(3, 1, 4, 6))
+    drawn = missing_pixels("random:0.5", 5, (4, 6), 1)
+    assert drawn.flatten(1).sum(1).tolist() == [12] * 5
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[:2], missing_pixels("random:0.5", 2, (4, 6), 1))
