@@ -81,7 +81,8 @@ def divide(source: data.ImageSet, test: data.ImageSet, config: TrainConfig) -> R
         return RunImages(source, torch.arange(len(source)), None, test)
     kept = torch.ones(len(source), dtype=torch.bool)
     kept[held] = False
-    validation = source.take(held)
+    # Names are read for whoever asks for one: nobody does here, and a million of them are many.
+    validation = replace(source, names=None).take(held)
     if config.binarize == "dynamic":
         drawn = binarize_once(validation.images, "validation", config.binarize_seed)
         validation = replace(validation, images=drawn)

@@ -301,7 +301,7 @@ def conclude(
     config, vae, test = learner.config, learner.weights, images.test
     if progress.best_epoch:
         say(console, keep_best(run, vae, progress, config))
-    train = images.source.take(images.rows[:PREVIEW])
+    train = replace(images.source, names=None).take(images.rows[:PREVIEW])
     if config.binarize == "dynamic":
         drawn = binarize_once(train.images, "train", config.binarize_seed)
         train = replace(train, images=drawn)

@@ -177,3 +177,14 @@ def test_levels_are_a_function_of_seed_and_position():
         drawn = pixels.black_or_white(torch.full(shape, value, dtype=torch.uint8), one)
         assert drawn.unique().tolist() == sorted({255 * (value > 0), 255 * (value == 255)})
         assert drawn.float().mean().item() == pytest.approx(value, abs=0.01 * 255)
+
+
+def test_names_are_read_when_one_is_asked_for(folder):
+    found = load(str(folder), prepare=Preparation(split="none"))
+    assert len(found.names) == 30
+    assert "names" not in vars(found.names.entry)
+    assert found.names[3:5] == ["03.png", "04.png"]
+    assert [found.names[-1], *found.names][:2] == ["29.png", "00.png"]
+    assert found.take(torch.tensor([7])).names == ["07.png"]
+    with pytest.raises(IndexError):
+        found.names[30]

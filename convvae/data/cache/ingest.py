@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from convvae.data.cache.pool import Task, decode_all
-from convvae.data.cache.worker import Result, digest, read_file
+from convvae.data.cache.worker import DIGEST_BYTES, Result, digest, read_file
 from convvae.data.decode import (
     OtherShapeError,
     UnreadableError,
@@ -93,11 +94,12 @@ def contents(source: Source) -> str:
 
 
 def _content(items: list[Item], digests: list[str]) -> str:
-    lines = [
-        f"{item.name}\0{item.label}\0{item.part}\0{found}"
-        for item, found in zip(items, digests, strict=True)
-    ]
-    return digest(os.fsencode("\n".join(lines)))
+    # Line by line: all of them at once would be a copy of every name.
+    found = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for number, (item, content) in enumerate(zip(items, digests, strict=True)):
+        line = f"{item.name}\0{item.label}\0{item.part}\0{content}"
+        found.update(os.fsencode(f"\n{line}" if number else line))
+    return found.hexdigest()
 
 
 def _digest(item: Item) -> str:

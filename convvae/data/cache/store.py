@@ -28,13 +28,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -101,6 +101,31 @@ class Entry:
     def key(self) -> str:
         """A digest of the content."""
         return self.folder.name
+
+
+class Names(Sequence[str]):
+    """What the images of some rows are called; read when a name is asked for.
+
+    Args:
+        entry: Where they lie.
+        rows: Which of them.
+    """
+
+    def __init__(self, entry: Entry, rows: slice) -> None:
+        self.entry = entry
+        self.rows = range(rows.start, rows.stop)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self.entry.names[row] for row in self.rows[place]]
+        return self.entry.names[self.rows[place]]
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -190,7 +190,7 @@ def _rows(title: str, entry: store.Entry, rows: slice, split: Split) -> ImageSet
         None if labels is None else labels[rows],
         title,
         split,
-        entry.names[rows],
+        store.Names(entry, rows),
         None if classes is None else tuple(classes),
         fingerprint=digest(f"{entry.key} {rows.start} {rows.stop}".encode()),
         stored=stored,
