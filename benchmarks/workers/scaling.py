@@ -24,6 +24,7 @@ from convvae import runtime
 from convvae.data.pixels import to_unit
 from convvae.model.objectives import elbo, loss
 from convvae.model.vae import VAE
+from convvae.training.cuda_graph import StepInputs
 from convvae.training.distributed import joined, step_of
 from convvae.training.learner import Learner
 from convvae.training.ranks import Ranks
@@ -49,13 +50,14 @@ def own(recipe: str, batch: int, images: Tensor, ranks: Ranks) -> Steps:
     """The step of `convvae train`, of which each process computes its share."""
     config = settings(recipe, "float32", batch)
     learner = Learner(config, model(recipe), CPU, 60_000, ranks)
-    step = step_of(learner, images, threading.Event(), threading.Event())
+    step = step_of(learner, threading.Event(), threading.Event())
 
     def take(number: int) -> object:
         index = torch.randint(len(images), (batch,), generator=runtime.generator(number, "order"))
         shape = (config.mc_samples, batch, step.latent_dims)
-        eps = runtime.noise(shape, 0, "train", number)
-        return step(index, eps, StepSettings(config.lr, config.beta, number * batch))
+        inputs = StepInputs(runtime.noise(shape, 0, "train", number))
+        pixels = images[index[ranks.share(batch)]]
+        return step(pixels, inputs, StepSettings(config.lr, config.beta, number * batch))
 
     return take
 

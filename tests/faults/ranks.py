@@ -103,7 +103,7 @@ def _at(ends: Ends) -> list[Start]:
             )
             # The names of this machine say nothing of the addresses at the ends.
             meet = (*meet, "--local-addr", ends.addresses[end])
-            meet = (*meet, "--rdzv-conf", f"is_host={1 - end}")
+            meet = (*meet, "--rdzv-conf", f"is_host={1 - end},join_timeout=60")
             wire = {"GLOO_SOCKET_IFNAME": ends.wires[end]}
             return _torchrun([*meet, "-m", "convvae", *words], ends.inside(end), **wire)
 
