@@ -40,7 +40,9 @@ from convvae.training.schedules import StepSettings
 MEETING = timedelta(seconds=50)
 """Within which all processes must have come together."""
 PATIENCE = timedelta(minutes=30)
-"""Within which a process must come to the next exchange: one may have images to decode first."""
+"""Within which a process must come to the next exchange."""
+LONG_PATIENCE = timedelta(days=2)
+"""The same, where one has images to fetch and to decode for the others."""
 OF_THE_FIRST = {"tensorboard", "preview", "report"}
 """Settings of what the first process alone does."""
 OF_A_PROCESS = {"device", "out", "data_dir", *OF_THE_FIRST}
@@ -71,11 +73,12 @@ def joined(device: str) -> Iterator[Ranks]:
         dist.barrier()
     try:
         with told():
-            group = dist.new_group(timeout=PATIENCE)
+            group, slow = (dist.new_group(timeout=time) for time in (PATIENCE, LONG_PATIENCE))
         assert isinstance(group, dist.ProcessGroup)
+        assert isinstance(slow, dist.ProcessGroup)
         local = os.environ.get("LOCAL_RANK")
-        place = None if local is None else int(local)
-        yield Ranks(dist.get_rank(), dist.get_world_size(), place, group)
+        me = (dist.get_rank(), dist.get_world_size(), None if local is None else int(local))
+        yield Ranks(*me, group, Ranks(*me, slow))
     finally:
         dist.destroy_process_group()
 

@@ -24,6 +24,7 @@ class Ranks:
         count: Number of processes.
         place: Place of this process among those of its machine; else as among all.
         group: What they exchange by, of `torch.distributed`; None where there is one.
+        patient: The same processes, which wait for each other longer; else these.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Ranks:
         count: int = 1,
         place: int | None = None,
         group: dist.ProcessGroup | None = None,
+        patient: Ranks | None = None,
     ) -> None:
         self.rank = rank
         self.count = count
         self.place = rank if place is None else place
         self.group = group
+        self.patient = patient or self
 
     @property
     def is_first(self) -> bool:
@@ -145,7 +148,7 @@ class Ranks:
         return self.in_turn(action, self.is_first, lambda: None)
 
     def in_turn(self, action: Callable[[], T], first: bool, pass_on: Callable[[], None]) -> T:
-        """Some processes do it, then the others: what those left, these find.
+        """Some processes do it, then the others, with patience: what those left, these find.
 
         Args:
             action: What is done.
@@ -154,7 +157,9 @@ class Ranks:
         """
         found: list[T] = []
         for is_turn in (first, not first):
-            self.together(lambda is_turn=is_turn: found.append(action()) if is_turn else None)
+            self.patient.together(
+                lambda is_turn=is_turn: found.append(action()) if is_turn else None
+            )
             pass_on()
         return found[0]
 

@@ -249,7 +249,10 @@ def test_torchruns_restart_finds_the_run_by_its_folder(monkeypatch, tmp_path):
 class Machine(Ranks):
     """A process whose others are played: what they say is what it says."""
 
+    asked = 0
+
     def all_of(self, value):
+        self.asked += 1
         return [value] * self.count
 
 
@@ -257,7 +260,8 @@ class Machine(Ranks):
 def test_the_first_process_of_each_machine_prepares_what_the_others_find(place, turn):
     """The third of four processes, on the second machine, or where nobody says on which."""
     done = []
-    ranks = Machine(2, 4, place)
+    slow = Machine(2, 4, place)
+    ranks = Machine(2, 4, place, patient=slow)
 
     def action():
         done.append("action")
@@ -266,4 +270,5 @@ def test_the_first_process_of_each_machine_prepares_what_the_others_find(place, 
     found = ranks.in_turn(action, ranks.is_first_here, lambda: done.append("pass on"))
     assert found == "found"
     assert done.index("action") == turn
+    assert (slow.asked, ranks.asked) == (2, 0), "decoding may take hours, and the others wait"
     assert sorted(done) == ["action", "pass on", "pass on"]
