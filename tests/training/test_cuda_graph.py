@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from convvae.config import TrainConfig
+from convvae.config import Condition, TrainConfig
 from convvae.training.augment import draw_moves
 from convvae.training.cuda_graph import WARM_UP_STEPS, CapturedStep, PlainStep, make_step
 from convvae.training.learner import Learner
@@ -110,3 +110,22 @@ if torch.cuda.is_available():  # not skipped elsewhere: without a GPU there is n
             one = Learner(config, config.model((12, 10), 1), device, 100)
             ends.append(run(kind(one, images().to(device)), config, [BATCH] * 8 + [2]))
         torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-4)
+
+
+def test_replayed_steps_are_told_the_labels_of_their_own_images():
+    condition = Condition(labels=("a", "b"), counts=(1, 1))
+    y = torch.eye(2)[torch.arange(40) % 2]
+
+    def told():
+        config = TrainConfig(
+            data="digits", latent_dims=3, max_filters=8, batch_size=BATCH, condition="label"
+        )
+        return Learner(config, config.model((12, 10), 1, condition), CPU, 100)
+
+    one, other, third = told(), told(), told()
+    sizes = [BATCH] * 5 + [2]
+    plain = run(PlainStep(one, images(), y), one.config, sizes)
+    captured = run(CapturedStep(other, images(), Recorder(), y), other.config, sizes)
+    assert torch.equal(plain, captured)
+    swapped = run(PlainStep(third, images(), y.flip(1)), third.config, sizes)
+    assert not torch.equal(plain, swapped)
