@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from convvae.cli.main import main
+from convvae.errors import ConfigError
+from convvae.estimator import ConvVAE
 from convvae.model.checkpoint import load_model
 
 TRAINED = ["train", "digits", "--limit", "150", "--epochs", "2", "--max-filters", "8", "--cpu"]
@@ -141,9 +143,17 @@ def test_a_tool_that_knows_no_labels_is_given_no_conditional_model(run, tmp_path
     assert "format pth" in capsys.readouterr().err
 
 
+def test_an_estimator_which_knows_no_labels_refuses_it(run):
+    with pytest.raises(ConfigError, match="an estimator knows none"):
+        ConvVAE.load(run)
+
+
 def test_a_training_starts_from_a_conditional_model_of_the_same_labels(run, tmp_path, capsys):
     words = [*TRAINED, "--init", str(run), "--no-preview", "--no-report"]
-    assert main([*words, "--condition", "label", "--out", str(tmp_path / "again")]) == 0
+    fewer = [word.replace("150", "120") for word in words]
+    assert main([*fewer, "--out", str(tmp_path / "again")]) == 0
+    assert load_model(tmp_path / "again")[1].model.condition.labels == tuple("0123456789")
     capsys.readouterr()
-    assert main([*words, "--out", str(tmp_path / "other"), "--prior", "normal"]) == 11
-    assert "condition" in capsys.readouterr().err
+    words += ["--condition", "none", "--prior", "normal", "--out", str(tmp_path / "other")]
+    assert main(words) == 11
+    assert "--condition None where that has 10 labels from 0" in capsys.readouterr().err
