@@ -299,8 +299,14 @@ class ConvVAE(OutlierDetection, ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
         Raises:
             ModelFileError: there is no such model, or its file is not whole.
+            ConfigError: it is conditional.
         """
         vae, metadata = load_model(model)
+        if metadata.model.condition is not None:
+            raise ConfigError(
+                f"{model} was trained with the labels of its images, of which an estimator knows "
+                "none; use it from the command line, or by `convvae.model.conditions.given_labels`"
+            )
         chosen = metadata.model.model_dump(include=set(Architecture.model_fields))
         shape = (metadata.model.channels, *metadata.model.image_size)
         made = cls(

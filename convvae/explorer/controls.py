@@ -94,7 +94,7 @@ class Controls:
         self.invert = Toggle(
             name="invert", label="invert", visible=False, margin=(2, 3, 2, 3), stylesheets=[SKIN]
         )
-        self.levels = Levels(scene)
+        self.levels, self.label = Levels(scene), self._labels()
         self.buttons = {name: self._button(name, label) for name, label in BUTTONS.items()}
         self.show_tab()
         self.say("")
@@ -108,6 +108,13 @@ class Controls:
             margin=(2, 3, 2, 3),
             stylesheets=[SKIN],
         )
+
+    def _labels(self) -> Select:
+        """The label that is decoded, of a conditional model."""
+        options = [(label, f"label {label}") for label in self._scene.known]
+        chosen = self._select("label", self._scene.label or "", options)
+        chosen.visible = bool(options)
+        return chosen
 
     def _words(self, name: str) -> Div:
         return Div(name=name, text="", stylesheets=[SKIN], margin=(2, 5, 2, 5))
@@ -134,6 +141,7 @@ class Controls:
             ),
             turning,
             row(
+                self.label,
                 *[buttons[name] for name in ("random", "reset", "pick A", "pick B")],
                 *[buttons[name] for name in ("save picture", "copy")],
                 name="actions",
@@ -226,6 +234,7 @@ class Controls:
                     visible=True,
                 )
             self.latent.value = str(walk.selected)
+            self.label.value = walk.scene.label or ""
         last = min(self._first + SLIDERS, scene.dims)
         self.pager.text = f"{self._first + 1} to {last} of {scene.dims}"
         self.hint.text = self._hint(walk)

@@ -99,6 +99,7 @@ class Page:
             _changed(select, "value", self._on_plane)
         _changed(controls.mode, "active", lambda: controls.say(self.walk.plane.note))
         _changed(controls.latent, "value", self._on_latent)
+        _changed(controls.label, "value", self._on_label)
         _changed(controls.route, "active", self._settle)
         _changed(controls.tab, "active", self._on_tab)
         _changed(controls.levels.kind, "active", self._on_levels)
@@ -136,6 +137,7 @@ class Page:
     def arrive(self, z: Tensor) -> None:
         """Stand at z [D] and show what is there."""
         self.walk.z, self._pointed = z, None
+        self.walk.follow()
         self._show_pair(z)
         self._settle()
 
@@ -268,6 +270,15 @@ class Page:
         if not self.controls.silent:
             self.walk.selected = self.controls.chosen_latent
             self._settle()
+
+    def _on_label(self) -> None:
+        if self.controls.silent:
+            return
+        self.walk.tell(str(self.controls.label.value))
+        self._show_pair(self.walk.z)
+        if self.controls.tab.active == OWN:
+            self._score_own()
+        self._settle()
 
     def _on_tab(self) -> None:
         self._stop()
@@ -408,7 +419,7 @@ class Page:
         if own is None:
             return
         self._show_own()
-        score = self.scene.score
+        score = self.walk.scene.score
         self._slow.ask(lambda: score(self.scene.as_taken(own, invert=invert)), self._scored)
 
     def _scored(self, found: Score) -> None:

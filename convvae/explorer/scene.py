@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from convvae.evaluation.reconstruction import reconstruct
 from convvae.explorer.planes import Embedding, OneLatent, Plane, Principal, TwoLatents
 from convvae.explorer.upload import read_image
 from convvae.images.sheets import to_uint8
+from convvae.model.conditions import given_labels
 from convvae.model.ladder import LadderPrior
 from convvae.model.vae import VAE
 
@@ -70,6 +72,11 @@ class Scene:
         binarize_seed: int | None = None,
     ) -> None:
         self.vae = vae
+        """The model; of a conditional one, that of the labels of the images."""
+        self.label: str | None = None
+        """Label with which all is decoded that is no image of the map; None of other models."""
+        self.told = vae
+        """The model of that label."""
         self.images = shown.images
         """uint8 [N, C, H, W]."""
         self.labels = shown.labels
@@ -97,6 +104,28 @@ class Scene:
         self.origin = self.mean.mean(0)
         """Where a walk starts: the mean over the images, shape [D]."""
         self._errors: Tensor | None = None
+        if self.known:
+            self._tell(self.known[0])
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The labels that a conditional model knows; none of another."""
+        condition = self.vae.config.condition
+        return () if condition is None else condition.labels
+
+    def _tell(self, label: str) -> None:
+        self.label, self.told = label, given_labels(self.vae, [label])
+
+    def with_label(self, label: str) -> Scene:
+        """The same scene, decoded with another label."""
+        made = copy.copy(self)
+        made._tell(label)
+        return made
+
+    def own_label(self, index: int) -> str:
+        """The label that a conditional model is told of an image of the map."""
+        assert self.labels is not None
+        return self.class_name(int(self.labels[index]))
 
     @property
     def dims(self) -> int:
@@ -154,18 +183,20 @@ class Scene:
 
     def decode(self, z: Tensor) -> Tensor:
         """Images uint8 [..., C, H, W] of latents z [..., D]: the means of p(x|z)."""
-        return to_uint8(decode(self.vae, z))
+        return to_uint8(decode(self.told, z))
 
     def reconstruct(self, index: int) -> Tensor:
         """The reconstruction of an image of the map, uint8 [C, H, W]."""
+        row = slice(index, index + 1)
+        own = self.vae.at(row)
         if self.groups:
             # The map has the first groups alone.
-            return to_uint8(reconstruct(self.vae, self.images[index : index + 1]))[0]
-        return self.decode(self.mean[index])
+            return to_uint8(reconstruct(own, self.images[row]))[0]
+        return to_uint8(decode(own, self.mean[index]))
 
     def draw(self, number: int, seed: int = 0) -> Tensor:
         """Draw `number` of the prior, a latent of shape [D]: each number has its own."""
-        z = self.vae.prior.sample(1, runtime.generator(seed, "explore", number))[0].detach()
+        z = self.told.prior.sample(1, runtime.generator(seed, "explore", number))[0].detach()
         return z[: self.dims]
 
     def all_groups(self, z: Tensor, image: Tensor | None = None) -> Tensor:
@@ -178,7 +209,7 @@ class Scene:
         """
         if image is None:
             return self.sharing(z, self.groups, 0.0, 1, 0)[0]
-        found = map_posteriors(self.vae, (image[None],), lambda q: q.location.cpu())
+        found = map_posteriors(self.told, (image[None],), lambda q: q.location.cpu())
         return next(found)[0]
 
     def sharing(
@@ -193,7 +224,7 @@ class Scene:
             count: How many draws.
             number: Of the noise: each has its own.
         """
-        prior = self.vae.prior
+        prior = self.told.prior
         assert isinstance(prior, LadderPrior)
         shape = (count, prior.latent_dims)
         eps = temperature * runtime.noise(shape, 0, "explore levels", number)
@@ -232,9 +263,9 @@ class Scene:
         return binarize_once(image[None], "test", self._binarize_seed)[0]
 
     def score(self, image: Tensor) -> Score:
-        """What the model makes of an image, uint8 [C, H, W]."""
-        found = encode(self.vae, image[None], seed=0)
-        decoded = reconstruct(self.vae, image[None])
+        """What the model makes of an image, uint8 [C, H, W], taken to have the scene's label."""
+        found = encode(self.told, image[None], seed=0)
+        decoded = reconstruct(self.told, image[None])
         error = float(found.squared_error)
         return Score(
             image,

@@ -85,9 +85,16 @@ def _page(scene: Scene, decoded: Tensor, count: int) -> str:
         resources=Resources(mode="inline", components=["bokeh"]).render_js(),
         chart=place,
         script=script,
-        note=plane.note,
+        note=" ".join(filter(None, (plane.note, _told(scene)))),
         axes=plane.axes,
     )
+
+
+def _told(scene: Scene) -> str:
+    """What a reader must know of a conditional model's pictures; nothing of another's."""
+    if scene.label is None:
+        return ""
+    return f"Places between the images are decoded with the label {scene.label}."
 
 
 def _manifold(scene: Scene, plane: Plane, frame: tuple[float, float, float, float]) -> Tensor:

@@ -89,9 +89,26 @@ class Walk:
         picture = self.scene.decode(z) if index is None else self.scene.reconstruct(index)
         index = self.scene.nearest(z, 1)[0] if index is None else index
         return [
-            Tile(rgba(picture), "decoded" if nearest else "its reconstruction", z),
+            Tile(rgba(picture), self._decoded if nearest else "its reconstruction", z),
             self._real(index, "nearest real image" if nearest else "real image"),
         ]
+
+    @property
+    def _decoded(self) -> str:
+        """What a decoded picture is, in words."""
+        return "decoded" if self.scene.label is None else f"decoded as {self.scene.label}"
+
+    def tell(self, label: str) -> None:
+        """Decode with another label from now on."""
+        self.scene = self.scene.with_label(label)
+
+    def follow(self) -> None:
+        """Where the reader stands at an image of the map, decode with its label."""
+        if self.scene.label is None:
+            return
+        index = self.scene.nearest(self.z, 1)[0]
+        if torch.equal(self.z, self.scene.mean[index]):
+            self.tell(self.scene.own_label(index))
 
     def pointed(self, point: Tensor, spread: Tensor, hidden: list[int]) -> int | None:
         """The image of the map that is nearest to a point.

@@ -141,10 +141,13 @@ def in_a_sentence(metadata: ModelMetadata) -> str:
             f", which left it a bound of {metadata.bound:.2f} nats per image on "
             f"{_VALIDATED_ON[metadata.validated_on]}"
         )
+    told = ""
+    if model.condition is not None:
+        told = f", told which of {len(model.condition.labels):,} labels an image has"
     return (
         f"A convolutional variational autoencoder with {latents}, network {model.network}, "
-        f"likelihood {model.likelihood}, for {kind} images of {height}x{width} pixels; trained on "
-        f"{metadata.data}{drawn[metadata.binarize]}{course}{bound}."
+        f"likelihood {model.likelihood}{told}, for {kind} images of {height}x{width} pixels; "
+        f"trained on {metadata.data}{drawn[metadata.binarize]}{course}{bound}."
     )
 
 

@@ -8,6 +8,9 @@ Three graphs, each for any number of images B:
 - decoder: z [B, D] -> mean of p(x|z) [B, C, H, W]
 - vae: x -> its reconstruction, the decoder of the posterior's location
 
+Of a conditional model each has a second input, y [B, labels]: a one at the place of the image's
+label, zeros elsewhere; the labels are named in the metadata, in their order.
+
 Evaluation mode, float32, no random numbers. A file holds the weights that its graph computes with,
 the axis of the images is called `batch`, and no path of the machine that wrote it is inside.
 """
@@ -32,12 +35,11 @@ from convvae.model.vae import VAE
 
 
 class Graph(NamedTuple):
-    """A graph before it is written: a module of one input, and names for the outside."""
+    """A graph before it is written: a module, and names for the outside."""
 
     module: nn.Module
-    input: str
-    shape: tuple[int, ...]
-    """Of the input, the batch left out."""
+    inputs: dict[str, tuple[int, ...]]
+    """Names and shapes, the batch left out."""
     outputs: list[str]
 
 
@@ -47,31 +49,33 @@ def graphs(vae: VAE) -> dict[str, Graph]:
     image = (config.channels, *config.image_size)
     spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["location"]}
     outputs = ["location"] if config.plan else spread[config.posterior]
+    y = {} if config.condition is None else {"y": (len(config.condition.labels),)}
     return {
-        "encoder": Graph(EncoderGraph(vae), "x", image, outputs),
-        "decoder": Graph(DecoderGraph(vae), "z", (config.latent_dims,), ["mean"]),
-        "vae": Graph(ReconstructionGraph(vae), "x", image, ["mean"]),
+        "encoder": Graph(EncoderGraph(vae), {"x": image, **y}, outputs),
+        "decoder": Graph(DecoderGraph(vae), {"z": (config.latent_dims,), **y}, ["mean"]),
+        "vae": Graph(ReconstructionGraph(vae), {"x": image, **y}, ["mean"]),
     }
 
 
 def traced(graph: Graph) -> ExportedProgram:
     """The program of a graph, for any batch."""
-    example = torch.zeros(2, *graph.shape)
-    batch = {graph.input: {0: Dim("batch", min=1)}}
+    examples = tuple(torch.zeros(2, *shape) for shape in graph.inputs.values())
+    batch = Dim("batch", min=1)
+    free = {name: {0: batch} for name in graph.inputs}
     with torch.no_grad():
-        program = export(graph.module.eval(), (example,), dynamic_shapes=batch)
+        program = export(graph.module.eval(), examples, dynamic_shapes=free)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names files of this machine
     return _named(program)
 
 
 def _named(program: ExportedProgram) -> ExportedProgram:
-    """The same program, the first axis of its input called `batch`.
+    """The same program, the first axis of its inputs called `batch`.
 
     torch numbers free axes (`s77`) whatever they were called, and a program in memory cannot be
     given other names: it is renamed in its saved form.
     """
-    (name,) = program.graph_signature.user_inputs
+    name = program.graph_signature.user_inputs[0]
     (given,) = (node for node in program.graph.nodes if node.name == name)
     symbol = given.meta["val"].shape[0]
     saved, renamed = io.BytesIO(), io.BytesIO()
@@ -90,10 +94,15 @@ def _with(vae: VAE, *parts: str) -> VAE:
     """The model with some of its parts only, which it shares: the others would be saved unused."""
     some = VAE.__new__(VAE)
     nn.Module.__init__(some)
-    some.config = vae.config
-    for part in parts:
+    some.config, some.y = vae.config, None
+    for part in ("planes", *parts):
         setattr(some, part, getattr(vae, part))
     return some
+
+
+def _of(vae: VAE, y: Tensor | None) -> VAE:
+    """The model of images whose y is known, shape [B, labels]; an unconditional one as it is."""
+    return vae if y is None else vae.given(y)
 
 
 @final
@@ -105,9 +114,9 @@ class EncoderGraph(nn.Module):
         # A ladder's posterior is a function of the way down too.
         self.vae = _with(vae, "encoder", "flow", *(["decoder"] if vae.config.plan else []))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
         """x [B, C, H, W] -> location [B, D], and logvar [B, D] or scale_tril [B, D, D]."""
-        q = self.vae.encode(x)
+        q = _of(self.vae, y).encode(x)
         if isinstance(q, DiagonalGaussian):
             return q.mu, q.logvar
         return (q.mu, q.scale_tril) if isinstance(q, FullGaussian) else (q.location,)
@@ -121,9 +130,9 @@ class DecoderGraph(nn.Module):
         super().__init__()
         self.vae = _with(vae, "decoder", "head")
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z [B, D] -> mean [B, C, H, W]."""
-        return self.vae.decode(z).mean
+        return _of(self.vae, y).decode(z).mean
 
 
 @final
@@ -134,9 +143,10 @@ class ReconstructionGraph(nn.Module):
         super().__init__()
         self.vae = _with(vae, "encoder", "flow", "decoder", "head")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, C, H, W] -> mean [B, C, H, W]."""
-        return self.vae.decode(self.vae.encode(x).location).mean
+        vae = _of(self.vae, y)
+        return vae.decode(vae.encode(x).location).mean
 
 
 @contextmanager

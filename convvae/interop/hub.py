@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from convvae.config import ModelConfig
 from convvae.errors import DownloadError, OutputError, missing_extra
 from convvae.files import atomic, make_folder, write_text
 from convvae.model.checkpoint import (
@@ -177,13 +178,24 @@ tags:
 ```python
 from convvae.interop.hub import from_pretrained
 
-vae, metadata = from_pretrained("{name}")
+vae, metadata = from_pretrained("{name}"){_told(model)}
 x = vae.decode(vae.prior.sample(16)).mean  # [16, {model.channels}, {height}, {width}] in [0, 1]
 ```
 
 The bound is a lower bound of log p(x) in evaluation mode: higher is better, and numbers
 of different likelihoods do not compare.
 """
+
+
+def _told(model: ModelConfig) -> str:
+    """Lines by which a conditional model is told a label; none of another."""
+    if model.condition is None:
+        return ""
+    label = json.dumps(model.condition.labels[0])
+    return (
+        "\nfrom convvae.model.conditions import given_labels\n\n"
+        f"vae = given_labels(vae, [{label}])  # one for all images, or one for each"
+    )
 
 
 def _cell(text: str) -> str:

@@ -40,7 +40,7 @@ def export_onnx(vae: VAE, metadata: ModelMetadata, folder: Path) -> list[Path]:
         with quiet():
             program = torch.onnx.export(
                 traced(graph),
-                input_names=[graph.input],
+                input_names=list(graph.inputs),
                 output_names=graph.outputs,
                 dynamo=True,
                 verbose=False,

@@ -149,11 +149,13 @@ class VAE(nn.Module):
         made = copy.copy(self)
         made._modules = dict(self._modules)
         made.y = y.to(next(self.parameters()))
-        if isinstance(self.decoder, TopDown):
-            made.decoder = self.decoder.given(made.y)
+        # A graph for export has some of the parts only.
+        decoder, prior = self._modules.get("decoder"), self._modules.get("prior")
+        if isinstance(decoder, TopDown):
+            made.decoder = decoder.given(made.y)
             made.prior = LadderPrior(made.decoder)
-        elif isinstance(self.prior, ConditionalNormal):
-            made.prior = self.prior.given(made.y)
+        elif isinstance(prior, ConditionalNormal):
+            made.prior = prior.given(made.y)
         return made
 
     def at(self, rows: slice | Tensor) -> VAE:
@@ -184,7 +186,7 @@ class VAE(nn.Module):
         if self.planes is None or y is None:
             return x
         planes = self.planes(y)[:, :, None, None]
-        return torch.cat((x, planes.expand(len(x), -1, *x.shape[-2:])), 1)
+        return torch.cat((x, planes.expand(x.shape[0], -1, *x.shape[-2:])), 1)
 
     def encode(self, x: Tensor) -> Posterior:
         """Images x [B, C, H, W] in [0, 1] -> posterior q(z|x) over z [B, D]."""
@@ -225,7 +227,7 @@ class VAE(nn.Module):
         y, shape = self.known, z.shape[:-1]
         if y is not None and not self.config.plan:
             # A single row is for a z without a batch as well.
-            z = torch.cat((z, (y[0] if len(y) == 1 else y).expand(*shape, -1)), -1)
+            z = torch.cat((z, (y if shape else y[0]).expand(*shape, -1)), -1)
         output = self.decoder(z.reshape(-1, z.shape[-1]))
         return self.head(wide(output.reshape(*shape, *output.shape[1:])))
 

@@ -225,8 +225,8 @@ class TopDown(nn.Module):
         if self.known is None or self.y is None:
             return h
         added = self.known(self.y)[:, :, None, None]
-        if len(added) not in (1, count):  # several draws per image
-            added = added.repeat(count // len(added), 1, 1, 1)
+        if added.shape[0] not in (count, 1):  # several draws per image
+            added = added.repeat(count // added.shape[0], 1, 1, 1)
         return h + added
 
     def forward(self, z: Tensor) -> Tensor:

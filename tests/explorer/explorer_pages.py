@@ -11,18 +11,22 @@ from convvae.config import ModelConfig
 from convvae.data import ImageSet
 from convvae.explorer import Scene
 from convvae.explorer.page import Page
+from convvae.model.conditions import given_labels_of
 from convvae.model.vae import VAE
 
 
-def make_scene(dims=3, count=40, channels=1, size=(12, 10), labels=True, **words):
-    config = ModelConfig(image_size=size, channels=channels, latent_dims=dims, max_filters=8)
+def make_scene(dims=3, count=40, channels=1, size=(12, 10), labels=True, condition=None, **words):
+    config = ModelConfig(
+        image_size=size, channels=channels, latent_dims=dims, max_filters=8, condition=condition
+    )
     vae = VAE(config).eval()
     with torch.no_grad():
         for parameter in vae.decoder.parameters():
             parameter.mul_(3)  # an untrained decoder paints everything in one grey
     images = torch.randint(0, 256, (count, channels, *size), dtype=torch.uint8)
     kinds = torch.arange(count) % 4 if labels else None
-    return Scene(vae, ImageSet(images, kinds, "noise", "test", **words), "a <b>title</b>")
+    shown = ImageSet(images, kinds, "noise", "test", **words)
+    return Scene(given_labels_of(vae, shown), shown, "a <b>title</b>")
 
 
 class Inline(Executor):

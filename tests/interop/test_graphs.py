@@ -11,11 +11,13 @@ import torch
 from models import made
 
 from convvae.cli.main import main
+from convvae.config import Condition, ModelConfig
 from convvae.errors import MissingExtraError, ModelMismatchError
 from convvae.interop import graphs, torch_export
 from convvae.interop import onnx as onnx_module
 from convvae.interop.torch_export import export_programs
 from convvae.model.checkpoint import ModelMetadata, save_model
+from convvae.model.vae import VAE
 from convvae.parts import Network
 
 TOLERANCE = 1e-4
@@ -44,9 +46,10 @@ def assert_agrees(path, graph):
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path))
     assert [output.name for output in session.get_outputs()] == graph.outputs
+    ((name, shape),) = graph.inputs.items()
     for batch in (1, 7, 256):
-        x = torch.rand(batch, *graph.shape)
-        theirs = session.run(None, {graph.input: x.numpy()})
+        x = torch.rand(batch, *shape)
+        theirs = session.run(None, {name: x.numpy()})
         for their, our in zip(theirs, outputs(graph, x), strict=True):
             assert our.std() > 1e-3
             np.testing.assert_allclose(their, our.numpy(), atol=TOLERANCE)
@@ -98,7 +101,7 @@ def test_programs_of_torch_export_agree_at_any_batch_and_hold_their_own_weights_
         assert json.loads(facts["convvae.json"])["model"]["network"] == "residual"
         assert sum(value.numel() for value in program.state_dict.values()) == held
         for batch in (1, 9):
-            x = torch.rand(batch, *graph.shape)
+            x = torch.rand(batch, *next(iter(graph.inputs.values())))
             found = program.module()(x)
             found = found if isinstance(found, tuple) else (found,)
             for their, our in zip(found, outputs(graph, x), strict=True):
@@ -110,9 +113,32 @@ def test_the_encoder_of_a_flow_gives_its_location_at_any_batch():
     assert graph.outputs == ["location"]
     program = graphs.traced(graph).module()  # saved and loaded again
     for batch in (1, 9):
-        x = torch.rand(batch, *graph.shape)
+        x = torch.rand(batch, *next(iter(graph.inputs.values())))
         (location,) = program(x)
         torch.testing.assert_close(location, outputs(graph, x)[0], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("network", ["upsample", "ladder"])
+def test_a_graph_of_a_conditional_model_takes_labels_as_its_second_input(network):
+    more = {"latent_dims": 8, "groups": (1, 1), "group_channels": 2} if network == "ladder" else {}
+    labels = Condition(labels=("cat", "dog"), counts=(1, 1))
+    config = {"image_size": (12, 20), "channels": 1, "max_filters": 4, "condition": labels}
+    vae = VAE(ModelConfig(network=network, **(config | more))).eval()
+    with torch.no_grad():
+        for weights in vae.parameters():
+            weights.add_(0.1 * torch.randn_like(weights))
+    graph = graphs.graphs(vae)["vae"]
+    assert graph.inputs == {"x": (1, 12, 20), "y": (2,)}
+    program = graphs.traced(graph).module()
+    x, y = torch.rand(3, 1, 12, 20), torch.eye(2)[[0, 1, 1]]
+    found, ours = program(x, y), reconstruct_of(vae.given(y), x)
+    torch.testing.assert_close(found, ours, atol=TOLERANCE, rtol=0)
+    assert not torch.allclose(found, program(x, y.flip(1)))
+
+
+def reconstruct_of(vae, x):
+    with torch.no_grad():
+        return vae.decode(vae.encode(x).location).mean
 
 
 def test_the_axis_of_the_images_is_called_batch_and_no_path_is_inside(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from convvae.config import TrainConfig
+from convvae.config import Condition, TrainConfig
 from convvae.training.cuda_graph import WARM_UP_STEPS, CapturedStep, PlainStep, make_step
 from convvae.training.learner import Learner
 from convvae.training.loop import inputs_of
@@ -43,7 +43,7 @@ def images():
     )
 
 
-def run(step, config, sizes):
+def run(step, config, sizes, y=None):
     """Take steps of those batch sizes; their losses."""
     device = step.plain.learner.vae.device if hasattr(step, "plain") else step.learner.vae.device
     pixels = images().to(device)
@@ -51,9 +51,10 @@ def run(step, config, sizes):
     for number, size in enumerate(sizes):
         generator = torch.Generator().manual_seed(number)
         index = torch.randperm(40, generator=generator)[:size]
-        draws = inputs_of(config, size, 3, (1, 12, 10), seen)
+        inputs = inputs_of(config, size, 3, (1, 12, 10), seen)
+        inputs = inputs._replace(y=None if y is None else y[index].to(device))
         settings = step_settings(config, seen, sum(sizes))
-        losses.append(step(pixels[index.to(device)], draws, settings))
+        losses.append(step(pixels[index.to(device)], inputs, settings))
         seen += size
     return torch.stack(losses)
 
@@ -113,3 +114,22 @@ if torch.cuda.is_available():  # not skipped elsewhere: without a GPU there is n
             one = Learner(config, config.model((12, 10), 1), device, 100)
             ends.append(run(kind(one), config, [BATCH] * 8 + [2]))
         torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-4)
+
+
+def test_replayed_steps_are_told_the_labels_of_their_own_images():
+    condition = Condition(labels=("a", "b"), counts=(1, 1))
+    y = torch.eye(2)[torch.arange(40) % 2]
+
+    def told():
+        config = TrainConfig(
+            data="digits", latent_dims=3, max_filters=8, batch_size=BATCH, condition="label"
+        )
+        return Learner(config, config.model((12, 10), 1, condition), CPU, 100)
+
+    one, other, third = told(), told(), told()
+    sizes = [BATCH] * 5 + [2]
+    plain = run(PlainStep(one), one.config, sizes, y)
+    captured = run(CapturedStep(other, Recorder()), other.config, sizes, y)
+    assert torch.equal(plain, captured)
+    swapped = run(PlainStep(third), third.config, sizes, y.flip(1))
+    assert not torch.equal(plain, swapped)
