@@ -70,8 +70,9 @@ ROOMS = {
     ],
     "training": [
         "recipes", "holdout", "augment", "schedules", "muon", "ranks", "heartbeat", "learner",
-        "saving", "cuda_graph", "feeds", "distributed", "callbacks", "progress", "tensorboard", "loop",
-        "records", "resuming", "fine_tuning", "folders", "recovery", "signals", "run", "__init__",
+        "saving", "cuda_graph", "feeds", "distributed", "callbacks", "progress", "tensorboard",
+        "loop", "records", "resuming", "fine_tuning", "folders", "recovery", "signals", "run",
+        "__init__",
     ],
     "data/cache": [
         "worker", "pool", "check", "ingest", "store", "scratch", "__init__",
