@@ -14,7 +14,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ from convvae.data.images import ImageSet
 from convvae.errors import ConfigError, RanksError
 from convvae.model.run_folder import RunFolder
 from convvae.training.cuda_graph import Step, StepInputs, batch_of, make_step
+from convvae.training.heartbeat import heartbeat
 from convvae.training.holdout import RunImages, load_run_images
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.ranks import Ranks, told
@@ -72,13 +73,15 @@ def joined(device: str) -> Iterator[Ranks]:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=MEETING)
         dist.barrier()
     try:
-        with told():
-            group, slow = (dist.new_group(timeout=time) for time in (PATIENCE, LONG_PATIENCE))
-        assert isinstance(group, dist.ProcessGroup)
-        assert isinstance(slow, dist.ProcessGroup)
-        local = os.environ.get("LOCAL_RANK")
-        me = (dist.get_rank(), dist.get_world_size(), None if local is None else int(local))
-        yield Ranks(*me, group, Ranks(*me, slow))
+        with ExitStack() as around:
+            local = os.environ.get("LOCAL_RANK")
+            me = (dist.get_rank(), dist.get_world_size(), None if local is None else int(local))
+            with told():
+                group, slow = (dist.new_group(timeout=time) for time in (PATIENCE, LONG_PATIENCE))
+                around.enter_context(heartbeat(*me[:2]))
+            assert isinstance(group, dist.ProcessGroup)
+            assert isinstance(slow, dist.ProcessGroup)
+            yield Ranks(*me, group, Ranks(*me, slow))
     finally:
         dist.destroy_process_group()
 

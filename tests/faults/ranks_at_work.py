@@ -23,13 +23,18 @@ from convvae.cli.main import main
 from convvae.config import ModelConfig, TrainConfig
 from convvae.data.pixels import to_unit
 from convvae.evaluation import doctor, encode  # noqa: F401 - of every training
-from convvae.training import distributed
+from convvae.training import distributed, heartbeat
 from convvae.training import run as _run  # noqa: F401
 from convvae.training.cuda_graph import PlainStep, Step
 from convvae.training.distributed import SharedStep
 from convvae.training.learner import Learner
 from convvae.training.schedules import StepSettings
 
+FATES = {
+    "killed": signal.SIGKILL,
+    "told to stop": signal.SIGTERM,
+    "stands still": signal.SIGSTOP,
+}
 NETWORKS = ("upsample", "ladder")
 
 
@@ -45,17 +50,20 @@ def train(record: str, fate: str, at: str, *words: str) -> int:
 
     Args:
         record: File of the notes, with the rank after it.
-        fate: What befalls the second process: `killed`, `told to stop`, or nothing.
+        fate: What befalls the second process, of `FATES`, or nothing. Where it stands still, the
+            others do not wait long.
         at: Before which of its steps.
         words: The command line.
     """
     seen: list[list[int]] = []
     rank = int(os.environ["RANK"])
+    if fate == "stands still":
+        heartbeat.BEAT, heartbeat.SILENCE = 0.2, 2.0
 
     def noting(take: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def noted(step: Step, pixels: torch.Tensor, *rest: Any) -> torch.Tensor:
             if rank == 1 and len(seen) == int(at):
-                number = {"killed": signal.SIGKILL, "told to stop": signal.SIGTERM}[fate]
+                number = FATES[fate]
                 os.kill(os.getpid(), number)
             seen.append([zlib.crc32(image.numpy().tobytes()) for image in pixels])
             return take(step, pixels, *rest)

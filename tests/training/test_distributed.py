@@ -127,6 +127,14 @@ def test_a_process_that_is_killed_ends_the_others_and_the_training_goes_on(
     check_same(whole[0], tmp_path / "run")
 
 
+def test_a_process_that_is_not_heard_of_ends_the_others(together, tmp_path):
+    words = (*SMALL, "--out", tmp_path / "run")
+    ended = together.run(2, "train", tmp_path / "seen", "stands still", 5, *words, limit=15)
+    assert ended.codes == [RanksError.exit_code, None], ended
+    assert len(ended.lines) == 1
+    assert "nothing has been heard of process 1" in ended.lines[0]
+
+
 def test_images_are_encoded_by_two_processes(together, whole, tmp_path):
     images = ("encode", whole[0], "digits", "--limit", 100, "--cpu")
     ended = together.run(1, "command", *images, "--out", tmp_path / "one.npz")
