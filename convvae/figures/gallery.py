@@ -304,7 +304,7 @@ def traversals(gallery: Gallery) -> Picture:
 def interpolations(gallery: Gallery) -> Picture | str:
     """Ways from one image to another."""
     if gallery.ends is None:
-        return "an interpolation needs two images, of one label if the model is conditional"
+        return "an interpolation needs two images" + (" of one label" if gallery.as_what else "")
     routes: tuple[latents.Route, ...] = ("straight", "spherical")
     return Picture(
         "Interpolation",

@@ -75,7 +75,7 @@ def _named(program: ExportedProgram) -> ExportedProgram:
     torch numbers free axes (`s77`) whatever they were called, and a program in memory cannot be
     given other names: it is renamed in its saved form.
     """
-    name = program.graph_signature.user_inputs[0]
+    name, *_ = program.graph_signature.user_inputs
     (given,) = (node for node in program.graph.nodes if node.name == name)
     symbol = given.meta["val"].shape[0]
     saved, renamed = io.BytesIO(), io.BytesIO()

@@ -38,6 +38,7 @@ def test_every_picture_has_a_title_and_words_and_umap_waits_to_be_asked():
     found = drawn(gallery(rows=ROWS))
     assert found.keys() == PICTURES.keys() - set(ON_REQUEST)
     assert "of a ladder" in found.pop("levels")
+    assert "of a conditional model" in found.pop("labels")
     for name, picture in found.items():
         assert isinstance(picture, Picture), name
         assert picture.title
@@ -64,7 +65,8 @@ def test_any_model_has_its_pictures(model):
 def test_one_image_without_a_label_leaves_out_what_makes_no_sense():
     found = drawn(gallery(count=1, labels=False))
     left_out = {name: why for name, why in found.items() if isinstance(why, str)}
-    assert left_out.keys() == {"curves", "tsne", "levels", "interpolations", "class-means"}
+    without = {"curves", "tsne", "levels", "interpolations", "class-means", "labels"}
+    assert left_out.keys() == without
     assert left_out["interpolations"] == "an interpolation needs two images"
     assert "no labels" in left_out["class-means"] or "have none" in left_out["class-means"]
     assert save_animations(gallery(count=1), None) == []
