@@ -94,21 +94,18 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
     result = report.begin("imputation", options.command(), console)
     torch.set_num_threads(options.threads)
     vae, metadata = load_model(options.model)
-    parts = {
-        split: data.load("mnist", split, data_dir=options.data_dir, limit=limit).images
-        for split, limit in (("train", options.limit), ("test", options.images))
-    }
+    folder = options.data_dir
+    known = data.load("mnist", "train", data_dir=folder, limit=options.limit).images
+    tested = data.load("mnist", "test", data_dir=folder, limit=options.images).images
     if metadata.binarize != "none":
-        parts = {
-            split: binarize_once(images, split, metadata.binarize_seed)
-            for split, images in parts.items()
-        }
-    train, images = (parts[split].float() / 255 for split in ("train", "test"))
+        known = binarize_once(known, "train", metadata.binarize_seed)
+        tested = binarize_once(tested, "test", metadata.binarize_seed)
+    train, images = (some.float() / 255 for some in (known, tested))
     missing = missing_pixels(options.mask, len(images), vae.config.image_size, options.seed)
     began = time.perf_counter()
     found = impute(
         vae,
-        parts["test"],
+        tested,
         ~missing,
         completions=options.completions,
         steps=options.steps,
