@@ -130,8 +130,8 @@ def work(digit: int, sets: tuple[ImageSet, ImageSet], options: Options) -> dict[
     peers = {}
     if options.peers:
         known = images[: -options.normal][: options.peer_limit]
-        flat = [(some.flatten(1).float() / 255).numpy() for some in (known, test.images)]
-        peers = detectors.compare(*flat, abnormal.numpy(), options.threads, options.seed)
+        learnt, judged = ((x.flatten(1).float() / 255).numpy() for x in (known, test.images))
+        peers = detectors.compare(learnt, judged, abnormal.numpy(), options.threads, options.seed)
     return {
         "digit": digit,
         "training_images": len(images) - options.normal,

@@ -116,7 +116,7 @@ def p_values(
     Raises:
         ImageSizeError: the images do not fit the model.
     """
-    images = batches(vae, source.first(count), binarize_seed)
+    images = batches(vae, source, binarize_seed, 0, count)
     return torch.cat([pixels.p_values(local_error(vae, batch)) for batch in images])
 
 

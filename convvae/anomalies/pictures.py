@@ -34,13 +34,13 @@ class Shown(NamedTuple):
     judgement: Judgement
     score: str
     """By which they are ranked."""
-    count: int
+    most: int
     """How many are shown, at most."""
 
     @property
     def places(self) -> Tensor:
         """Which images are shown, the most abnormal first."""
-        return self.judgement.score.argsort(descending=True, stable=True)[: self.count]
+        return self.judgement.score.argsort(descending=True, stable=True)[: self.most]
 
 
 def draw_worst(
@@ -75,7 +75,7 @@ def write_heatmaps(
     Raises:
         OutputError: a file cannot be written.
     """
-    order = shown._replace(count=len(p)).places
+    order = shown._replace(most=len(p)).places
     content = io.BytesIO()
     np.savez_compressed(content, p=p.numpy(), order=order.numpy())
     write_bytes(array, content.getbuffer())

@@ -270,9 +270,8 @@ def gather(vae: VAE, images: Tensor) -> Evidence:
 
 
 def _cat(parts: list[Measured]) -> Measured:
-    encodings, *others = zip(*parts, strict=True)
-    joined = (None if column[0] is None else torch.cat(column) for column in others)
-    return Measured(Encodings.cat(list(encodings)), *joined)
+    numbers = [part.numbers() for part in parts]
+    return Measured.of({name: torch.cat([one[name] for one in numbers]) for name in numbers[0]})
 
 
 def scores(measured: Measured, reference: Reference, member: Tensor) -> dict[str, Tensor]:
@@ -317,8 +316,8 @@ def corrected_error(evidence: Evidence, reference: Reference) -> Tensor:
 
 def neighbours(evidence: Evidence, reference: Reference, member: Tensor) -> Tensor:
     """The latent distance where the normal images' codes are white: Mahalanobis's, shape [N]."""
-    white = (codes.double() @ reference.whiten for codes in (evidence.mu, reference.mu))
-    return latent_distance(*white, member)
+    codes, normal = (mu.double() @ reference.whiten for mu in (evidence.mu, reference.mu))
+    return latent_distance(codes, normal, member)
 
 
 def combination(error: Tensor, far: Tensor, reference: Reference) -> Tensor:

@@ -67,7 +67,7 @@ class AnomaliesOptions(ImagesOptions, sharding.ShardedOptions):
     samples: int | None = Field(default=None, ge=1, le=1_000_000)
     """Draws K of z per image for the importance-weighted bound (else as carried, or 10)."""
     calibrate: Switch = False
-    """Write what the normal images say into the model's file, for later calls and for ONNX."""
+    """Write what the normal images say into the model's file, for later calls."""
     heatmaps: Switch = False
     """Write heatmaps.npz, a p-value of every pixel, and heatmaps.png of the worst images."""
     worst: int = Field(default=16, ge=1, le=200)

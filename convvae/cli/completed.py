@@ -37,9 +37,9 @@ def read_images(options: ImagesOptions, vae: VAE, metadata: ModelMetadata) -> Im
 
 
 def write(
-    array: Path, picture: Path, arrays: Mapping[str, Tensor], rows: Mapping[str, Tensor], shown: int
+    folder: Path, name: str, arrays: Mapping[str, Tensor], rows: Mapping[str, Tensor], shown: int
 ) -> None:
-    """Write arrays by name, and a picture with a named row of each kind of image.
+    """Write NAME.npz of arrays by name, and NAME.png with a named row of each kind of image.
 
     Raises:
         OutputError: a file cannot be written.
@@ -51,7 +51,8 @@ def write(
     from convvae.files import write_bytes
 
     content = io.BytesIO()
-    np.savez_compressed(content, **{name: torch.as_tensor(x).numpy() for name, x in arrays.items()})
-    write_bytes(array, content.getbuffer())
+    numbers = {name: torch.as_tensor(x).numpy() for name, x in arrays.items()}
+    np.savez_compressed(content, allow_pickle=False, **numbers)
+    write_bytes(folder / f"{name}.npz", content.getbuffer())
     columns = torch.stack([images[:shown].clamp(0, 1) for images in rows.values()])
-    save_figure(picture, pictures.rows(columns, [*rows]))
+    save_figure(folder / f"{name}.png", pictures.rows(columns, [*rows]))

@@ -52,7 +52,7 @@ def denoise(args: list[str]) -> None:
             progress=progress,
         )
     rows = {"image": images / 255, "denoised": found.mean, "spread": found.spread}
-    write(*paths, found._asdict(), rows, options.shown)
+    write(options.outdir, "denoised", found._asdict(), rows, options.shown)
     carry = f"{found.effective.median():.1f} of {options.samples} draws"
     print(
         f"wrote {paths[0].name} and {paths[1].name} in {options.outdir}: {len(images)} images of "

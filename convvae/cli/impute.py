@@ -68,7 +68,7 @@ def impute(args: list[str]) -> None:
         "spread": found.spread,
     }
     arrays = {"missing": missing, **found._asdict()}
-    write(*paths, arrays, rows, options.shown)
+    write(options.outdir, "imputed", arrays, rows, options.shown)
     print(
         f"wrote {paths[0].name} and {paths[1].name} in {options.outdir}: {len(images)} images of "
         f"{source.name} ({source.split}), {missing.float().mean():.0%} missing, "
