@@ -31,10 +31,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_terminal_that_can_close():
-    """Under nohup its signal is ignored, here and in the processes that tests start."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Under nohup, or in the background, its signals are ignored, by what tests start too."""
+    handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {kind: signal.signal(kind, handler) for kind, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ SMALL = {
     "explore": "--limit=6 --no-browser",
     "encode": "--limit=6",
     "anomalies": "--limit=6 --normal-limit=40",
-    "impute": "--limit=6 --mask=random:0.5 --completions=2 --steps=2",
-    "denoise": "--limit=6 --noise=0.2 --samples=2",
+    "impute": "--limit=6 --completions=2 --steps=2",
+    "denoise": "--limit=6 --samples=2",
 }
 """Flags that make a line of hardly any work; a drawn flag takes their place."""
 HEAVY = {
@@ -56,7 +56,7 @@ OUT = [
 ]  # fmt: skip
 USUAL = {
     "model": "run", "data": "digits", "file": "weights.npz", "out": "new.npz", "form": "npz",
-    "folder": "shards",
+    "folder": "shards", "mask": "random:0.5", "noise": "0.2",
 }  # fmt: skip
 """What a line mostly begins with: something that exists, else no line would come to its flags."""
 SIZES = ["8", "8x9", "native", "7", "0", "-8", "x", "8x", "8x8x8", "4097", "1e3", "8X12", "８"]
@@ -125,6 +125,7 @@ def values_of(name, field, draw):
     special |= {"folder": ["shards", "shards", "run", "empty", "nowhere", "notes.txt"]}
     special |= {"data_dir": ["empty", "nowhere", "notes.txt", "photos", "~nobody/x"]}
     special |= {"recipe": [*recipes(), "mlx-vae", "../x"], "abnormal": ["sea", "3", "tiger"]}
+    special |= {"mask": ["box:0,0,3,3", "box:9,9,9,9", "random:2", "notes.txt", "nowhere.npy"]}
     special |= {"only": ["samples", "scatter", "curves", "sample"], "pair": ["0", "1", "5", "9999"]}
     if draw.random() < 0.12:
         return draw.choice([[], [draw.choice(WORDS)], [draw.choice(WORDS), "2"]])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from convvae import errors, files
-from convvae.anomalies import report as alarms
+from convvae.anomalies import pictures as drawn_by_anomalies
 from convvae.cli.main import main
 
 SHAPES = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
@@ -131,8 +131,8 @@ def test_what_was_flagged_is_named(here, judged):
 
 def test_captions_of_the_worst_are_whole(here, judged, monkeypatch):
     drawn = []
-    extremes = alarms.extremes
-    monkeypatch.setattr(alarms, "extremes",
+    extremes = drawn_by_anomalies.extremes
+    monkeypatch.setattr(drawn_by_anomalies, "extremes",
                         lambda *given: drawn.append(extremes(*given)) or drawn[-1])  # fmt: skip
     _, _, rows = judged(here / "held", "--worst", "9")
     texts = [text.get_text() for axes in drawn[0].axes for text in axes.texts]

@@ -100,7 +100,7 @@ def test_an_archive_without_the_records_is_refused(folder, monkeypatch):
 def test_a_mirror_is_asked_for_the_name_as_it_is(folder, monkeypatch):
     asked = []
 
-    def send(url, out):
+    def send(url, out, *_):
         asked.append(url)
         out.write(b"not the file")
 

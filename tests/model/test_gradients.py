@@ -11,11 +11,12 @@ import torch
 from pydantic import ValidationError
 from torch.distributions import Normal, kl_divergence
 
-from convvae.config import WITHOUT_BATCH_STATISTICS, ModelConfig, TrainConfig
+from convvae.config import ModelConfig, TrainConfig
 from convvae.distributions import HEADS
 from convvae.model.objectives import draw, training_loss
 from convvae.model.vae import VAE
 from convvae.networks import NETWORKS
+from convvae.parts import WITHOUT_BATCH_STATISTICS
 
 B, K, D, N = 5, 3, 2, 40
 BETA, CAPACITY = 0.7, 0.4
