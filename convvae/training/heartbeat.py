@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from convvae.errors import RanksError
 
@@ -41,7 +42,7 @@ def heartbeat(rank: int, count: int) -> Iterator[None]:
         RuntimeError: the place where they met cannot be reached.
     """
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=SILENCE / 2))
+    store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=SILENCE / 2))
     store.set(_key(rank), "0")
     dist.barrier()  # now every process has given its first
     signs = _Signs(store, rank, range(1, count) if rank == 0 else range(1))
@@ -62,9 +63,11 @@ class _Signs:
         others: Those that are listened to.
     """
 
-    def __init__(self, store: dist.TCPStore, rank: int, others: range) -> None:
+    def __init__(self, store: TCPStore, rank: int, others: range) -> None:
         self.store, self.rank = store, rank
-        self.heard = dict.fromkeys(others, ("", time.monotonic()))
+        self.heard: dict[int, tuple[str, float]] = {
+            other: ("", time.monotonic()) for other in others
+        }
         self.ended, self.speaking = threading.Event(), threading.Lock()
 
     def talk(self) -> None:
