@@ -245,7 +245,7 @@ def _check_exportable(config: ModelConfig, layout: Layout, name: str) -> list[st
         ("posterior", config.posterior, ("diagonal",)),
         ("prior", config.prior, ("normal",)),
         ("likelihood", config.likelihood, SIGMOID_MEANS),
-        ("condition", "label" if config.condition else None, (None,)),
+        ("condition", "label" if config.condition else "none", ("none",)),
     ):
         if found not in fitting:
             raise ModelMismatchError(

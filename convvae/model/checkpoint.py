@@ -276,8 +276,10 @@ def _load(path: Path) -> tuple[dict[str, Tensor], ModelMetadata]:
     _check_parts(path, header)
     try:
         return tensors, ModelMetadata.checked(header, str(path))
-    except (ConfigError, ImageSizeError) as error:
+    except ConfigError as error:
         raise ModelFileError(f"{error}; the file's metadata is not a model's") from error
+    except ImageSizeError as error:
+        raise ModelFileError(f"{path}: {error}; the file's metadata is not a model's") from error
 
 
 def _check_parts(path: Path, header: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ FOUND: list[tuple[str, list[Edit]]] = [
     ("zip", [("number", 21846, 0, b"")]),
     ("npz", [("put", 0, 0, b"\n")]),
     ("npz", [("copy", 40_000, 0, b"")]),  # a message with the bytes of a name in it
+    ("model", [("number", 246, 0, b"0")]),  # sides of 0 pixels: a message without the file
 ]
 """Damage that a reader once did not stand: its name in `READERS`, and the edits."""
 
