@@ -106,7 +106,7 @@ class _Signs:
 def _give_up(other: int) -> None:
     print(
         f"convvae: nothing has been heard of process {other} for {SILENCE:g} seconds: it stands "
-        "still or is cut off; start all of them again, a training with --resume",
+        "still or is cut off; start all of them again, to resume where the last save was",
         file=sys.stderr,
         flush=True,
     )
