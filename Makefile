@@ -14,9 +14,8 @@ export CONVVAE_DATA := $(abspath $(SHARED_DATA))
 endif
 endif
 
-# Processes that run tests side by side, a file at a time, each with one thread: one more than cores,
-# since some tests wait.
-WORKERS ?= 3
+# Processes that run tests side by side, a file at a time; each computes with one thread.
+WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
 # Tests whose numbers must not depend on the processor.
