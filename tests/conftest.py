@@ -21,7 +21,10 @@ from convvae.config import ModelConfig, TrainConfig
 from convvae.data.published.mnist import PUBLISHED
 from convvae.training.run import train
 
-SLOWEST = ("faults/", "test_docs", "test_distributed", "test_graphs", "explorer/", "benchmarks/")
+SLOWEST = (
+    *("faults/", "test_docs", "test_distributed", "test_graphs", "explorer/", "benchmarks/"),
+    *("test_guides", "test_examples", "test_latents", "test_run", "test_signals", "test_holdout"),
+)
 """Files that several processes had better begin with, so that none is left with one at the end."""
 
 
