@@ -50,6 +50,9 @@ def prepared(tmp_path, monkeypatch):
             for path in sorted(Path("photos").rglob("*.jpg"))
         ]
         csv.writer(file).writerows(rows)
+    with Path("factors.csv").open("w", newline="") as file:
+        sizes = [(path, path.split("/")[1], int(Path(path).stem) ** 2) for path, *_ in rows[1:]]
+        csv.writer(file).writerows([("path", "kind", "size"), *sizes])
     return tmp_path
 
 
@@ -64,6 +67,7 @@ def test_every_command_and_the_python_run(prepared, capsys):
     said = capsys.readouterr().err
     assert "1 that cannot be read left out" in said
     assert "as train and test of the source say" in said
+    assert "kind (2 categories), size (40 numbers in 10 groups by rank)" in said
     (code,) = blocks("python")
     names = {}
     exec(code, names)

@@ -78,8 +78,8 @@ ROOMS = {
         "worker", "pool", "check", "ingest", "store", "scratch", "__init__",
     ],
     "data/own": [
-        "folders", "one_file", "archives", "npy", "arrays", "tables", "hub", "shards",
-        "load", "__init__",
+        "folders", "one_file", "archives", "npy", "arrays", "tables", "factors", "hub",
+        "shards", "load", "__init__",
     ],
     "data/published": [
         "idx", "mnist", "colour", "sprites", "download", "__init__",

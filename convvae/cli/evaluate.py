@@ -55,8 +55,8 @@ class EvaluateOptions(sharding.ShardedOptions):
     """Evaluate with the prior, or with a density fitted to the codes of the training images."""
     probe: Switch = False
     """Classify the labels from the latents: by a linear probe, and by nearest neighbours."""
-    factors: Switch = False
-    """Score how well single latents stand for the factors that the images were made of."""
+    factors: tuple[str, ...] | None = None
+    """Score how well single latents stand for factors: these of the set or its table (else all)."""
     quality: int = Field(default=0, ge=0, le=1_000_000)
     """Samples to draw and compare with the images as sets; 0 leaves it out."""
     features: Literal["mnist", "inception"] = "mnist"
@@ -189,13 +189,17 @@ class EvaluateTask:
 
     def sections(self) -> list[Section]:
         """What is asked for beside the bounds."""
+        from convvae.data import with_factors
         from convvae.evaluation.probes import MAX_TRAIN
 
         options, found = self.options, list["Section"]()
         if self.metadata.model.condition is not None:
             found.append(_labels(self.vae, self.source, options))
-        if options.factors:
-            found.append(_factors(self.given, self.source, options.seed))
+        if options.factors is not None:
+            word = meant(options, self.metadata)
+            found.append(
+                _factors(self.given, with_factors(word, self.source, options.factors), options.seed)
+            )
         if options.probe or options.quality:
             train = _training_images(options, self.metadata)
             if options.probe:
@@ -270,16 +274,13 @@ def _labels(vae: VAE, images: ImageSet, options: EvaluateOptions) -> Section:
 
 def _factors(vae: VAE, images: ImageSet, seed: int) -> Section:
     """How well the latents stand for the factors of the images."""
-    from convvae.evaluation.disentanglement import disentanglement
+    from convvae.evaluation.disentanglement import check_factors, disentanglement
     from convvae.evaluation.encode import posterior_means
     from convvae.evaluation.scorecard import Section
 
-    if images.factors is None:
-        raise UsageError(
-            f"--factors needs images whose factors are known, and those of {images.name} are not; "
-            "the data set sprites has some"
-        )
+    assert images.factors is not None
     factors = images.factors.numpy()
+    check_factors(factors, images.factor_names)  # before the work
 
     def measure(progress: Callable[[int], None]) -> Disentanglement:
         codes, _ = posterior_means(vae, images.images)

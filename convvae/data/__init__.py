@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         short_name,
         stream,
         undivided,
+        with_factors,
     )
     from convvae.data.streams import Images, Part, Stream
 
@@ -48,6 +49,7 @@ __all__ = [
     "short_name",
     "stream",
     "undivided",
+    "with_factors",
 ]
 
 _HOMES = {
@@ -69,6 +71,7 @@ _HOMES = {
     "short_name": "sources",
     "stream": "sources",
     "undivided": "sources",
+    "with_factors": "sources",
 }
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from convvae.data.images import ImageSet, Split, resize, with_channels
+from convvae.data.own.factors import of_table
 from convvae.data.own.load import (
+    TABLES,
     Preparation,
     canonical_path,
     is_own,
@@ -33,11 +35,17 @@ from convvae.data.published.mnist import (
 )
 from convvae.data.published.sprites import SHAPES, VALUES, sprites
 from convvae.data.streams import Part, Run, Stream
-from convvae.errors import ConfigError, MissingFolderError, UnknownDataError, did_you_mean
+from convvae.errors import (
+    ConfigError,
+    MissingFolderError,
+    UnknownDataError,
+    UsageError,
+    did_you_mean,
+)
 from convvae.files import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 NAMES: tuple[str, ...] = ("digits", "sprites", *PUBLISHED, *COLOUR)
@@ -190,6 +198,37 @@ def _image_set(found: Labelled, name: str, split: Split, limit: int | None = Non
         factors=factors,
         factor_names=found.factor_names,
     )
+
+
+def with_factors(word: str, images: ImageSet, wanted: Sequence[str] = ()) -> ImageSet:
+    """Images with the factors that are asked for: their own, or columns of their table.
+
+    Args:
+        word: The source that they are from.
+        images: Some of its images.
+        wanted: Names of factors; none means all that there are.
+
+    Raises:
+        UsageError: no factors are known, or not these.
+        CorruptDataError: the table lacks a value of an image, see `factors.of_table`.
+    """
+    table = file_of(word)
+    if table is not None and table.suffix.lower() in TABLES:
+        return of_table(table, wanted, images)
+    if images.factors is None:
+        raise UsageError(
+            f"`factors` needs images whose factors are known, and those of {images.name} are not; "
+            "the data set sprites has some, and so have the columns of a CSV or Parquet table"
+        )
+    for name in wanted:
+        if name not in images.factor_names:
+            raise UsageError(
+                f"{images.name} has no factor {name!r}{did_you_mean(name, images.factor_names)}; "
+                f"it has {', '.join(images.factor_names)}"
+            )
+    names = tuple(dict.fromkeys(wanted)) or images.factor_names
+    places = [images.factor_names.index(name) for name in names]
+    return replace(images, factors=images.factors[:, places], factor_names=names)
 
 
 def canonical(word: str) -> str:

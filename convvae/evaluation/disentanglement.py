@@ -256,6 +256,15 @@ def _check(codes: Codes, factors: Factors, names: Sequence[str]) -> None:
             f"{codes.shape[1]} latents, {factors.shape[1]} factors and {len(codes)} images are too "
             "few to compare; at least two latents, two factors and four images are needed"
         )
+    check_factors(factors, names)
+
+
+def check_factors(factors: Factors, names: Sequence[str]) -> None:
+    """Refuse factors of which nothing can be learnt.
+
+    Raises:
+        ConfigError: one is constant or has more than `MOST_VALUES` values.
+    """
     for name, factor in zip(names, factors.T, strict=True):
         values = len(np.unique(factor))
         if values < 2:

@@ -242,4 +242,31 @@ def test_evaluate_scores_latents_by_known_factors(tmp_path, monkeypatch, capsys)
 def test_factors_that_nobody_knows_are_refused(finished_run, capsys):
     words = ["evaluate", str(finished_run.path), "--factors"]
     assert main(words) == errors.UsageError.exit_code
-    assert "those of digits are not; the data set sprites has some" in capsys.readouterr().err
+    assert "those of digits are not; the data set sprites has some, and" in capsys.readouterr().err
+
+
+def test_evaluate_takes_columns_of_a_table_as_factors(tmp_path, monkeypatch, capsys):
+    from convvae.data import load
+    from convvae.evaluation import disentanglement
+    from convvae.images.sheets import save_png
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(disentanglement, "VOTES", 50)
+    sprites = load("sprites", "test").some(100, seed=0)
+    lines = ["path,shape,x,same"]
+    for number, (image, factors) in enumerate(
+        zip(sprites.images, sprites.factors.tolist(), strict=True)
+    ):
+        save_png(tmp_path / f"{number}.png", image)
+        lines.append(f"{number}.png,{'abc'[factors[0]]},{factors[3] / 7},1")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    evaluate = ["evaluate", "mlx-cvae", "list.csv", "--cpu", "--factors"]
+    assert main(evaluate) == errors.ConfigError.exit_code
+    said = capsys.readouterr()
+    assert "the factor same has one value only" in said.err
+    assert "bound" not in said.out, "refused before the work"
+    assert main([*evaluate, "x", "shape", "--json", "scores.json"]) == 0
+    found = json.loads((tmp_path / "scores.json").read_text())["disentanglement"]
+    assert found["names"] == ["x", "shape"]
+    assert found["images"] == 100

@@ -7,8 +7,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from io import TextIOWrapper
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from convvae.errors import CorruptDataError, UnknownDataError, in_a_line, missin
 from convvae.files import open_regular
 
 PATH_COLUMNS = ("path", "file_name")
-_KNOWN = (*PATH_COLUMNS, "label", "split")
+KNOWN = (*PATH_COLUMNS, "label", "split")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 """A label that is a number; a longer one would not fit 64 bits, and is a name."""
 _LONGEST_LINE = 1 << 20
@@ -43,15 +44,14 @@ class Table(Files):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        packed = path.suffix.lower() == ".parquet"
-        rows = _parquet_rows(path) if packed else _csv_rows(path)
+        rows = rows_of(path, KNOWN)
         found = [self._entry(number, row) for number, row in enumerate(rows, 1)]
         if not found:
             raise CorruptDataError(f"{path} lists no images")
-        super().__init__(path.name, found if packed else _with_numbers(found))
+        super().__init__(path.name, found if _is_packed(path) else _with_numbers(found))
 
     def _entry(self, number: int, row: Mapping[str, Any]) -> tuple[Item, tuple[int, int, int]]:
-        name = next((str(row[key]) for key in PATH_COLUMNS if row.get(key)), None)
+        name = path_of(row)
         if name is None:
             raise CorruptDataError(f"{self.path}: row {number} has no path")
         if number > MAX_MEMBERS:
@@ -79,6 +79,43 @@ class Table(Files):
         return Item(name, os.fspath(file), label, part), state
 
 
+def path_of(row: Mapping[str, Any]) -> str | None:
+    """The path that a row lists, by which its image is called."""
+    return next((str(row[key]) for key in PATH_COLUMNS if row.get(key)), None)
+
+
+def rows_of(path: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """What some columns of a table hold, row by row; a column that is not there holds None.
+
+    Args:
+        path: The CSV or Parquet file.
+        wanted: Names of columns.
+
+    Raises:
+        UnknownDataError: it cannot be read.
+        CorruptDataError: it has no column of paths.
+        MissingExtraError: it is Parquet, and pyarrow is not installed.
+    """
+    return (_parquet_rows if _is_packed(path) else _csv_rows)(path, wanted)
+
+
+def columns_of(path: Path) -> list[str]:
+    """The names of a table's columns.
+
+    Raises:
+        As `rows_of`.
+    """
+    if _is_packed(path):
+        with _parquet(path) as (_, columns):
+            return columns
+    with _csv(path) as reader:
+        return list(reader.fieldnames or [])
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
+
+
 def _check_columns(path: Path, columns: list[str]) -> None:
     if not set(columns) & set(PATH_COLUMNS):
         raise CorruptDataError(
@@ -97,14 +134,21 @@ def _with_numbers(
     return [(item._replace(label=int(item.label or 0)), state) for item, state in found]
 
 
-def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _csv_rows(path: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """The rows of a CSV file, with nothing for what is left empty."""
+    with _csv(path) as reader:
+        for row in reader:
+            yield {key: row.get(key) or None for key in wanted}
+
+
+@contextmanager
+def _csv(path: Path) -> Iterator[csv.DictReader[str]]:
+    """A CSV file that lists images; what cannot be read inside is said."""
     try:
         with TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
             reader = csv.DictReader(_lines(file))
             _check_columns(path, list(reader.fieldnames or []))
-            for row in reader:
-                yield {key: row.get(key) or None for key in _KNOWN}
+            yield reader
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnknownDataError(f"cannot read {path} as CSV: {in_a_line(error)}") from error
 
@@ -121,11 +165,28 @@ def _lines(file: TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """The rows of a Parquet file, some thousand at a time.
 
     A value that is repeated stays one value: a small file may repeat a long one a million times.
     """
+    with _parquet(path) as (raw, columns):
+        import pyarrow.parquet as pq
+
+        known = [name for name in columns if name in wanted]
+        check_parquet(path)
+        file = pq.ParquetFile(raw, read_dictionary=known)
+        for batch in file.iter_batches(_ROWS, columns=known):
+            if batch.nbytes > _LONGEST_LINE * 64:
+                raise CorruptDataError(f"{path} has values that are no paths: they are too long")
+            # The values of a dictionary are made words once, not once a row.
+            for row in zip(*map(_values, batch.columns), strict=True):
+                yield dict(zip(known, row, strict=True))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[tuple[BufferedReader, list[str]]]:
+    """A Parquet file that lists images, and its columns; what cannot be read inside is said."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -135,17 +196,7 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         with open_regular(path) as raw:
             columns = pq.ParquetFile(raw).schema_arrow.names
             _check_columns(path, columns)
-            known = [name for name in columns if name in _KNOWN]
-            check_parquet(path)
-            file = pq.ParquetFile(raw, read_dictionary=known)
-            for batch in file.iter_batches(_ROWS, columns=known):
-                if batch.nbytes > _LONGEST_LINE * 64:
-                    raise CorruptDataError(
-                        f"{path} has values that are no paths: they are too long"
-                    )
-                # The values of a dictionary are made words once, not once a row.
-                for row in zip(*map(_values, batch.columns), strict=True):
-                    yield dict(zip(known, row, strict=True))
+            yield raw, columns
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UnknownDataError(f"cannot read {path} as Parquet: {in_a_line(error)}") from error
 
