@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convvae.api import encode, evaluate, generate, load_images, reconstruct, train
+    from convvae.api import compare, encode, evaluate, generate, load_images, reconstruct, train
     from convvae.config import ModelConfig, TrainConfig
     from convvae.estimator import ConvVAE
     from convvae.model.checkpoint import load_model
@@ -24,6 +24,7 @@ __all__ = [
     "ModelConfig",
     "TrainConfig",
     "__version__",
+    "compare",
     "elbo",
     "encode",
     "evaluate",
@@ -39,6 +40,7 @@ _HOMES = {
     "ConvVAE": "estimator",
     "ModelConfig": "config",
     "TrainConfig": "config",
+    "compare": "api",
     "elbo": "model.objectives",
     "encode": "api",
     "evaluate": "api",

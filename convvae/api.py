@@ -8,7 +8,7 @@ most 4 places is C, and an array in which both axes could be is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from torch import Tensor
 from convvae import data
 from convvae.config import Size, TrainConfig
 from convvae.data.in_memory import IN_MEMORY, image_set
+from convvae.data.pixels import binarize_once
 from convvae.data.sources import prepared
 from convvae.errors import (
     ConfigError,
@@ -34,6 +35,8 @@ from convvae.evaluation import encode as encoding
 from convvae.evaluation import reconstruction
 from convvae.evaluation.evaluate import Evaluation
 from convvae.evaluation.evaluate import evaluate as evaluate_images
+from convvae.evaluation.runs import Comparison, Measured, check_runs, measure_run, open_run
+from convvae.evaluation.runs import compare as compare_runs
 from convvae.model.checkpoint import ModelMetadata, load_model
 from convvae.model.run_folder import RunFolder
 from convvae.model.vae import VAE
@@ -331,6 +334,41 @@ def evaluate(
     """
     fitting = _fitting(model, images)
     return evaluate_images(model, fitting, seed=seed, mc_samples=mc_samples, samples=samples)
+
+
+def compare(
+    runs: Sequence[str | Path], images: Images, *, seed: int = 0, samples: int = 0
+) -> Comparison:
+    """Training runs side by side, evaluated on the same images.
+
+    Runs that differ by their seed alone are taken together: a mean, and the standard deviation over
+    them. A model of black and white pixels is given a draw of them, as `convvae compare` does.
+
+    Args:
+        runs: Two run folders or more, or names of pretrained models.
+        images: See `load_images`; of the models' size and channels.
+        seed: Of the noise, the same for all.
+        samples: Draws K of z per image for the importance-weighted bound; 0 leaves it out.
+
+    Returns:
+        `Comparison`: print it for the table; `.csv()` has every run, `.notes` what does not
+        compare, `convvae.figures.compared` draws it.
+
+    Raises:
+        UsageError: there are fewer than two runs, or one is there twice.
+        ModelFileError: one is no run folder, or has no finished epoch.
+        ImageSizeError: the images do not fit a model.
+        ConfigError: a model was trained with labels, and the images have none.
+    """
+    check_runs([str(name) for name in runs])
+    found, measured = load_images(images), list[Measured]()
+    for run in map(open_run, runs):
+        pixels, metadata = _fitting(run.vae, images), run.metadata
+        if metadata.binarize != "none":
+            pixels = binarize_once(pixels, found.split, metadata.binarize_seed)
+        shown = replace(found, images=pixels)
+        measured.append(measure_run(run, shown, seed=seed, samples=samples))
+    return compare_runs(measured, samples=samples)
 
 
 def generate(model: VAE, count: int, *, seed: int = 0) -> NDArray[np.float32]:

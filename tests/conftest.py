@@ -19,6 +19,9 @@ from benchmarks.browser import browser, executable
 from convvae import data
 from convvae.config import ModelConfig, TrainConfig
 from convvae.data.published.mnist import PUBLISHED
+from convvae.model.checkpoint import ModelMetadata, load_model, save_model
+from convvae.model.run_folder import RunFolder
+from convvae.model.vae import VAE
 from convvae.training.run import train
 
 SLOWEST = (
@@ -117,6 +120,31 @@ def finished_run(tmp_path_factory):
         out=tmp_path_factory.mktemp("runs") / "digits",
     )
     return train(config)
+
+
+@pytest.fixture
+def run_like(finished_run, tmp_path):
+    """Makes a run beside the finished one: other settings, and other weights by its number."""
+
+    def make(name, number, /, **settings):
+        run = RunFolder(Path(shutil.copytree(finished_run.path, tmp_path / name)))
+        content = run.read_config()
+        content["settings"] |= settings
+        run.write_config(content)
+        vae, metadata = load_model(finished_run.path)
+        model = {key: settings[key] for key in settings if key in ModelConfig.model_fields}
+        beside = {key: settings[key] for key in settings if key in ModelMetadata.model_fields}
+        config = vae.config.model_copy(update=model)
+        changed = VAE(config)
+        changed.load_state_dict({**changed.state_dict(), **vae.state_dict()})
+        noise = torch.Generator().manual_seed(number)
+        for weights in changed.parameters():
+            weights.data += 0.03 * torch.randn(weights.shape, generator=noise)
+        updated = metadata.model_copy(update={**beside, "model": config})
+        save_model(run.model, changed.eval(), updated)
+        return run
+
+    return make
 
 
 @pytest.fixture(scope="session")

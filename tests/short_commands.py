@@ -8,7 +8,7 @@ def shortened(words):
             *words, "--limit", "128", "--epochs", "1", "--max-filters", "8",
             "--no-preview", "--no-report",
         ]  # fmt: skip
-    if words[0] in ("evaluate", "figures", "report"):
+    if words[0] in ("evaluate", "compare", "figures", "report"):
         fewer = ["--quality", "30"] if "--quality" in words else []
         return [*words, "--limit", "20", *fewer]
     if words[0] == "encode":

@@ -28,8 +28,8 @@ ROOMS = {
     ],
     "cli": [
         "options", "help", "flags", "console", "common", "train", "reconstruct", "generate",
-        "sharding", "evaluate", "figures", "report", "explore", "info", "models", "import_",
-        "export", "__init__", "anomalies", "encode", "completed", "impute", "denoise",
+        "sharding", "evaluate", "compare", "figures", "report", "explore", "info", "models",
+        "import_", "export", "__init__", "anomalies", "encode", "completed", "impute", "denoise",
         "merge", "shard", "main",
     ],
     "config": [
@@ -46,14 +46,15 @@ ROOMS = {
     "evaluation": [
         "estimates", "shards", "encode", "encoding_files", "bounds", "groups", "reconstruction",
         "evaluate", "label_evidence", "latents", "fitted_priors", "distances", "disentanglement",
-        "probes", "sample_quality", "doctor", "scorecard", "masks", "imputation", "__init__",
+        "probes", "sample_quality", "doctor", "scorecard", "runs", "masks", "imputation",
+        "__init__",
     ],
     "explorer": [
         "newest", "planes", "templates", "tiles", "drawing", "upload", "scene", "standalone",
         "walk", "levels", "controls", "page", "door", "log_lines", "handover", "server", "__init__",
     ],
     "figures": [
-        "style", "curves", "pictures", "space", "__init__", "gallery", "report",
+        "style", "curves", "compared", "pictures", "space", "__init__", "gallery", "report",
     ],
     "images": [
         "geometry", "sheets", "ssim", "__init__",

@@ -92,3 +92,9 @@ def test_the_same_number_is_printed_everywhere():
         row[0].strip("`"): row[2].split()[0] for row in table("| pretrained", "tutorials")[1:]
     }
     assert shipped["mnist-2d"] == here["bound"]
+
+
+def test_the_python_of_the_page_runs(mnist_dir, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGES["numbers"].read_text(), re.M | re.S)
+    exec(code.replace("limit=100", "limit=20"), {})
+    assert "evaluated on 20 images" in capsys.readouterr().out

@@ -166,6 +166,9 @@ def _split(
             close = did_you_mean(flag.strip("-"), known, mark="--")
             parser.error(f"there is no flag {flag}{close}")
     # Of `run --seed 3 digits`, argparse leaves the second positional word over.
+    for each in options:
+        if each.rules.positional and each.count is None and rest:
+            return {**vars(found), each.name: [*getattr(found, each.name, ()), *rest]}
     places = [each.name for each in options if each.rules.positional and each.name not in found]
     if len(rest) > len(places):
         parser.error(f"{rest[len(places)]!r} is one word too many")

@@ -71,7 +71,10 @@ def fill(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
     parser.description = _wrapped(parser.description or "", 0)
     names = {option.name for option in options}
     places = [option for option in options if option.rules.positional]
-    shown = [place.metavar if place.required else f"[{place.metavar}]" for place in places]
+    words = [place.metavar if place.count == 1 else f"{place.metavar} ..." for place in places]
+    shown = [
+        word if place.required else f"[{word}]" for word, place in zip(words, places, strict=True)
+    ]
     parser.usage = " ".join(("%(prog)s [-h] [OPTIONS]", *shown))
     for place in places:
         _add(parser.add_argument, place)
@@ -90,7 +93,8 @@ def _add(add: Callable[..., object], option: Option) -> None:
     shared = {"help": said, "default": argparse.SUPPRESS}
     if option.rules.positional:
         # None may be there: a required one that is missing gets better words than argparse's.
-        add(option.name, nargs="?", metavar=option.metavar, **shared)
+        count = "?" if option.count == 1 else "*"
+        add(option.name, nargs=count, metavar=option.metavar, **shared)
     elif option.kind is bool:
         action = argparse.BooleanOptionalAction if option.rules.negatable else "store_true"
         add(*option.flags, dest=option.name, action=action, **shared)

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from convvae.cli.anomalies import anomalies
+from convvae.cli.compare import compare
 from convvae.cli.denoise import denoise
 from convvae.cli.encode import encode
 from convvae.cli.evaluate import evaluate
@@ -48,7 +49,7 @@ from convvae.training.signals import Ended, at_once
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
-        *(train, reconstruct, generate, evaluate, figures, report, explore),
+        *(train, reconstruct, generate, evaluate, compare, figures, report, explore),
         *(encode, anomalies, impute, denoise, merge, shard, info, models, import_, export),
     )
 }

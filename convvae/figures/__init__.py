@@ -5,6 +5,7 @@ colour-blind readers, and nothing is told by colour alone. Matplotlib is importe
 `pyplot`, which keeps every figure alive, is not used.
 """
 
+from convvae.figures.compared import compared
 from convvae.figures.curves import information, training_curves
 from convvae.figures.pictures import class_means, extremes, reconstructions, rows, samples
 from convvae.figures.space import interpolations, manifold, scatter, traversals
@@ -15,6 +16,7 @@ __all__ = [
     "INK",
     "PALETTE",
     "class_means",
+    "compared",
     "extremes",
     "information",
     "interpolations",

@@ -24,6 +24,7 @@ SMALL = {
     "evaluate": "--limit=6",
     "figures": "--limit=6 --only=samples",
     "report": "--limit=6",
+    "compare": "mlx-cvae --limit=6 --data=digits",
     "explore": "--limit=6 --no-browser",
     "encode": "--limit=6",
     "anomalies": "--limit=6 --normal-limit=40",
@@ -56,7 +57,7 @@ OUT = [
 ]  # fmt: skip
 USUAL = {
     "model": "run", "data": "digits", "file": "weights.npz", "out": "new.npz", "form": "npz",
-    "folder": "shards", "mask": "random:0.5", "noise": "0.2",
+    "folder": "shards", "runs": "run", "mask": "random:0.5", "noise": "0.2",
 }  # fmt: skip
 """What a line mostly begins with: something that exists, else no line would come to its flags."""
 SIZES = ["8", "8x9", "native", "7", "0", "-8", "x", "8x", "8x8x8", "4097", "1e3", "8X12", "８"]
@@ -120,7 +121,13 @@ def numbers(name, field):
 
 def values_of(name, field, draw):
     """The words after a flag: none, one, or several."""
-    special = {"model": MODELS, "file": MODELS, "image_size": SIZES, "split": SPLITS}
+    special = {
+        "model": MODELS,
+        "runs": MODELS,
+        "file": MODELS,
+        "image_size": SIZES,
+        "split": SPLITS,
+    }
     special |= dict.fromkeys(SOURCES, DATA) | dict.fromkeys(OUTPUTS, OUT)
     special |= {"folder": ["shards", "shards", "run", "empty", "nowhere", "notes.txt"]}
     special |= {"data_dir": ["empty", "nowhere", "notes.txt", "photos", "~nobody/x"]}

@@ -11,6 +11,7 @@ from command_lines import option_class
 import convvae
 from convvae import data
 from convvae.cli.common import LookOptions
+from convvae.cli.compare import CompareOptions
 from convvae.cli.console import FlagConsole
 from convvae.cli.flags import as_flags, parse, take_option
 from convvae.cli.main import COMMANDS, main
@@ -89,6 +90,14 @@ def test_positional_words_may_stand_between_flags():
     assert (options.limit, options.seed, options.skip_bad) == (3, 4, True)
     with pytest.raises(UsageError, match=r"no flag --no-skip-bad \(did you mean --skip-bad\?\)"):
         parse(LookOptions, ["run", "--no-skip-bad"], "convvae look")
+
+
+def test_several_positional_words_may_stand_between_flags():
+    for line in ("a b c --limit 3", "--limit 3 a b c", "a --limit 3 b c"):
+        options = parse(CompareOptions, line.split(), "convvae compare")
+        assert (options.runs, options.limit) == (("a", "b", "c"), 3), line
+    with pytest.raises(UsageError, match="no flag --limits"):
+        parse(CompareOptions, ["a", "b", "--limits", "3"], "convvae compare")
 
 
 @pytest.mark.parametrize("value", ["-1", "-.5", "-1e-3", "-1E3"])

@@ -45,7 +45,7 @@ def test_every_setting_is_in_one_group_and_every_group_has_settings_of_a_command
     listed = [name for members in GROUPS.values() for name in members]
     assert len(listed) == len(set(listed))
     assert set(listed) <= known
-    positional = {"model", "file", "folder"}
+    positional = {"model", "runs", "file", "folder"}
     assert known - set(listed) == positional
 
 

@@ -26,6 +26,10 @@ WRITING = {
     "report": (["report", "run", "--out", "o.html"], "o.html"),
     "a file's report": (["report", "run/model.safetensors"], "model.safetensors-report.html"),
     "evaluate": (["evaluate", "run", "--limit", "8", "--json", "o.json"], "o.json"),
+    "compare": (
+        ["compare", "run", "mnist-2d", "--data", "digits", "--out", "o"],
+        "o/comparison.png",
+    ),
     "explore": (["explore", "run", "--limit", "8", "--html", "o.html"], "o.html"),
     "impute": (
         ["impute", "run", "--limit", "2", "--mask", "random:0.5", "--steps", "2", "--outdir", "o"],
