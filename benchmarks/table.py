@@ -14,7 +14,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import anomalies, bounds, embed, explorer, ingest, memory, parallel, scaling
+from benchmarks import (
+    anomalies,
+    bounds,
+    embed,
+    explorer,
+    imputation,
+    ingest,
+    memory,
+    parallel,
+    scaling,
+)
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
 from benchmarks.summary import (
@@ -150,6 +160,19 @@ def anomalies_table(result: dict[str, Any]) -> str:
     )
 
 
+def imputation_table(result: dict[str, Any]) -> str:
+    """How far off it is what is put in the place of missing pixels."""
+    return page_part(
+        result,
+        markdown(imputation.HEADER, imputation.rows(result)),
+        [],
+        f"{result['images']:,} test images, {result['train_images']:,} training images, "
+        f"{result['missing']:.0%} of the pixels missing; {result['accepted']:.0%} of the proposals "
+        f"taken; {result['seconds']:.0f} s.",
+        [result],
+    )
+
+
 def explorer_table(result: dict[str, Any]) -> str:
     """How soon the live page answers."""
     return page_part(
@@ -225,6 +248,7 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "anomalies-photos.json": anomalies_table,
     },
     "embeddings.md": {"embed.json": embed_table},
+    "missing.md": {"imputation.json": imputation_table},
     "scaling.md": {"scaling.json": scaling_table},
 }
 """Page -> result file -> the function that makes its part of the page."""

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
@@ -35,6 +36,7 @@ from convvae.evaluation import encode as encoding
 from convvae.evaluation import reconstruction
 from convvae.evaluation.evaluate import Evaluation
 from convvae.evaluation.evaluate import evaluate as evaluate_images
+from convvae.evaluation.masks import MARKED, masked
 from convvae.evaluation.runs import Comparison, Measured, check_runs, measure_run, open_run
 from convvae.evaluation.runs import compare as compare_runs
 from convvae.model.checkpoint import ModelMetadata, load_model
@@ -185,7 +187,9 @@ def _in_memory(source: Images, settings: dict[str, Any]) -> tuple[TrainConfig, R
         channels=config.channels,
         crop=config.crop,
         limit=config.limit,
+        mask=MARKED if config.mask == MARKED else None,
     )
+    found = masked(found, config.mask, config.seed)
     train_images = holdout.binarized(found, "train", config)
     test_images = holdout.binarized(found, "test", config)
     return config, holdout.divide(train_images, test_images, config)
@@ -253,6 +257,7 @@ def load_images(
     split: str = "auto",
     skip_bad: bool = False,
     data_dir: str | Path | None = None,
+    mask: str | None = None,
 ) -> ImageSet:
     """Images from anywhere: a published set, one's own files, or an array.
 
@@ -271,9 +276,12 @@ def load_images(
         split: How images on disk are divided: auto, folders, a share held out, or none.
         skip_bad: Leave out files that cannot be read.
         data_dir: Folder with the files of a published set.
+        mask: Pixels that are missing: "marked" takes those that are NaN, that an array `missing`
+            of an `.npz` names, or that are not opaque; others as `--mask` of `train` has them.
 
     Returns:
-        `ImageSet`: `images` uint8 `[N, C, H, W]`, `labels` int64 `[N]` or None.
+        `ImageSet`: `images` uint8 `[N, C, H, W]`, `labels` int64 `[N]` or None, `observed` bool
+        `[N, 1, H, W]` or None where no pixel is missing.
 
     Raises:
         CorruptDataError: an array or a file is not one of images, or an array can be read in two
@@ -293,18 +301,26 @@ def load_images(
         crop=crop,
         split=split,
         skip_bad=skip_bad,
+        marked=mask == MARKED,
     )
     if isinstance(source, str | Path):
         folder = None if data_dir is None else Path(data_dir)
-        return data.load(str(source), part, data_dir=folder, limit=limit, prepare=prepare)
+        found = data.load(str(source), part, data_dir=folder, limit=limit, prepare=prepare)
+        return masked(found, mask, 0)
     if split != "auto" or skip_bad or data_dir is not None:
         raise ConfigError("split, skip_bad and data_dir are for images on disk; leave them out")
-    found = source if isinstance(source, data.ImageSet) else image_set(source, part)
+    marked = mask == MARKED
+    found = source if isinstance(source, data.ImageSet) else image_set(source, part, marked=marked)
     if limit is not None:
         if not 1 <= limit <= len(found):
             raise ConfigError(f"limit is {limit}, but there are {len(found)} images")
-        found = replace(found, images=found.images[:limit])
-    return replace(found, images=prepared(found.images, prepare))
+        found = found.take(torch.arange(limit))
+    if found.observed is not None and size not in (None, (found.height, found.width)):
+        raise ImageSizeError(
+            f"images of {found.height}x{found.width} of which pixels are missing are not resized; "
+            "leave out image_size, or resize them before"
+        )
+    return masked(replace(found, images=prepared(found.images, prepare)), mask, 0)
 
 
 def evaluate(
@@ -314,7 +330,8 @@ def evaluate(
 
     Args:
         model: The model.
-        images: See `load_images`; of the model's size and channels.
+        images: See `load_images`; of the model's size and channels. Of those that
+            `load_images(..., mask=...)` gives, bounds and errors are of the observed pixels.
         seed: Of the noise, which is a function of it and of each image.
         mc_samples: Draws of z per image for `log_px`.
         samples: Draws K of z per image for the importance-weighted bound; 0 leaves it out.
@@ -333,6 +350,8 @@ def evaluate(
         True
     """
     fitting = _fitting(model, images)
+    if isinstance(images, data.ImageSet):
+        model = model.observing(images.observed)
     return evaluate_images(model, fitting, seed=seed, mc_samples=mc_samples, samples=samples)
 
 

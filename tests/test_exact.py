@@ -10,6 +10,7 @@ from torch import nn
 
 from convvae.distributions import (
     DiagonalGaussian,
+    FullGaussian,
     Gaussian,
     StandardNormal,
     kl_divergence,
@@ -57,7 +58,8 @@ class LinearVAE(nn.Module):
         logvar = (self.variance * torch.linalg.inv(gram).diagonal()).log()
         return DiagonalGaussian(mu + self.offset, (logvar + self.widening).expand_as(mu))
 
-    draw = VAE.draw
+    draw, log_px, observing, device = VAE.draw, VAE.log_px, VAE.observing, torch.device("cpu")
+    observed = None
 
     def decode(self, z):
         mean = z @ self.weight.T + self.mean
@@ -154,6 +156,64 @@ def test_kl_is_that_of_torch_and_of_its_draws():
     drawn = q.log_prob(z) - prior.log_prob(z)
     error = drawn.std(0) / math.sqrt(len(drawn))
     assert ((drawn.mean(0) - exact).abs() < 5 * error).all()
+
+
+class PartialVAE(LinearVAE):
+    """The same with the true posterior of an image of which pixels are missing.
+
+    Each image has its own: N(M_o^-1 W_o^T (x_o - m_o), s M_o^-1), W_o the rows of what is observed.
+    """
+
+    def encode(self, x):
+        there = self.observed.flatten(1).double()
+        weight = self.weight.detach()
+        gram = torch.einsum("bp,pd,pe->bde", there, weight, weight)
+        inverse = torch.linalg.inv(gram + self.variance * torch.eye(D, dtype=x.dtype))
+        seen = (there * (x.flatten(1) - self.mean)) @ weight
+        mu = torch.einsum("bde,be->bd", inverse, seen)
+        scale = torch.linalg.cholesky(self.variance * inverse)
+        diagonal = scale.diagonal(dim1=1, dim2=2)
+        lower = (scale / diagonal.unsqueeze(1))[:, *torch.tril_indices(D, D, -1)]
+        return FullGaussian(mu + self.offset, 2 * diagonal.log(), lower)
+
+
+@pytest.fixture(scope="module")
+def partly_seen(fitted):
+    """The model, images with other pixels missing of each, and log p of what is observed."""
+    vae, x, _ = fitted
+    observed = torch.rand(N, PIXELS, generator=torch.Generator().manual_seed(4)) < 0.6
+    observed[:, 0] = True
+    weight = vae.weight.detach()
+    covariance = weight @ weight.T + vae.variance * torch.eye(PIXELS, dtype=torch.double)
+    exact = torch.stack([
+        torch.distributions.MultivariateNormal(
+            vae.mean[there], covariance[there][:, there]
+        ).log_prob(image[there])
+        for image, there in zip(x.flatten(1), observed, strict=True)
+    ])  # fmt: skip
+    partial = PartialVAE(weight, vae.mean, vae.variance)
+    return partial.observing(observed.view(N, 1, SIDE, SIDE)), x, exact
+
+
+def test_of_missing_pixels_the_bound_is_that_of_the_observed_ones(partly_seen):
+    vae, x, exact = partly_seen
+    for draws in (1, 7):
+        bound = importance_weighted_bound(vae, x, noise(draws))
+        torch.testing.assert_close(bound, exact, rtol=0, atol=1e-4)
+    exactly = math.sqrt(D) * torch.cat([torch.eye(D), -torch.eye(D)]).double()
+    bound = elbo(vae, x, exactly.unsqueeze(1).expand(-1, N, -1)).bound
+    torch.testing.assert_close(bound, exact, rtol=0, atol=1e-4)
+
+
+def test_of_missing_pixels_the_bound_is_below_elsewhere_and_their_values_do_not_matter(
+    partly_seen, monkeypatch
+):
+    vae, x, exact = partly_seen
+    monkeypatch.setattr(vae, "offset", 0.2)
+    some = importance_weighted_bound(vae, x, noise(3))
+    other = torch.where(vae.observed, x, torch.rand_like(x))
+    assert some.mean() < exact.mean()
+    assert torch.equal(importance_weighted_bound(vae, other, noise(3)), some)
 
 
 class CurvedVAE(LinearVAE):
@@ -269,12 +329,18 @@ def test_free_bits_cost_a_latent_nothing_below_its_share(fitted):
     torch.testing.assert_close(free_bits_loss(vae, made, 0.7, high), expected)
 
 
-@pytest.mark.parametrize(("offset", "widening"), [(0.0, 0.0), (0.1, 0.8)])
+@pytest.mark.parametrize(
+    ("offset", "widening", "zeros"), [(0.0, 0.0, False), (0.1, 0.8, False), (0.1, 0.0, True)]
+)
 def test_missing_pixels_have_their_conditional_mean_and_covariance(
-    fitted, offset, widening, monkeypatch
+    fitted, offset, widening, zeros, monkeypatch
 ):
-    """Also by a posterior that is wrong: the acceptance makes good for it."""
+    """Also by a posterior that is wrong: the acceptance makes good for it.
+
+    With zeros, by that of the observed pixels.
+    """
     vae, x, _ = fitted
+    vae = PartialVAE(vae.weight.detach(), vae.mean, vae.variance) if zeros else vae
     monkeypatch.setattr(vae, "offset", offset)
     monkeypatch.setattr(vae, "widening", widening)
     chains_each, missing = 1500, torch.tensor([0, 4, 5])
@@ -291,7 +357,8 @@ def test_missing_pixels_have_their_conditional_mean_and_covariance(
 
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        steps = chains(vae, some, observed.view(1, 1, SIDE, SIDE), 80, generator)
+        there = observed.view(1, 1, SIDE, SIDE)
+        steps = chains(vae, some, there, 80, generator, zeros=zeros)
         last = list(steps)[-1]
     assert bool(last.accepted.all()) == (not offset)
     for place in range(2):

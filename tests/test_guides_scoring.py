@@ -1,4 +1,4 @@
-"""The guides to embeddings, anomalies and scikit-learn are true: all that stands in them runs."""
+"""Guides to embeddings, anomalies, missing pixels, scikit-learn are true: all in them runs."""
 
 import re
 import shlex
@@ -18,6 +18,7 @@ WRITTEN = {
         *("odd/worst.png", "odd/scores.csv", "odd/report.json", "other/scores.csv"),
         *("calibrated/scores.csv", "later/heatmaps.npz", "later/heatmaps.png"),
     ],
+    "missing": ["completed/imputed.npz", "completed/imputed.png", "cleaned/denoised.png"],
     "scikit-learn": ["digits.safetensors", "samples.png"],
 }
 
@@ -26,6 +27,8 @@ SMALL = {
     "train": {"--limit": "128", "--epochs": "1", "--max-filters": "8"},
     "encode": {"--limit": "100"},
     "anomalies": {"--limit": "100", "--samples": "1", "--normal-limit": "120"},
+    "evaluate": {"--limit": "30", "--samples": "2"},
+    "impute": {"--limit": "3", "--steps": "2", "--completions": "2"},
 }
 
 

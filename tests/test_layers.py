@@ -70,10 +70,10 @@ ROOMS = {
         "base", "upconv", "strided", "pooled", "residual", "ladder", "__init__",
     ],
     "training": [
-        "recipes", "holdout", "augment", "schedules", "muon", "ranks", "heartbeat", "learner",
-        "saving", "cuda_graph", "feeds", "distributed", "callbacks", "progress", "tensorboard",
-        "loop", "records", "resuming", "fine_tuning", "folders", "recovery", "signals", "run",
-        "__init__",
+        "recipes", "holdout", "missing", "augment", "schedules", "muon", "ranks", "heartbeat",
+        "learner", "saving", "cuda_graph", "feeds", "distributed", "callbacks", "progress",
+        "tensorboard", "loop", "records", "resuming", "fine_tuning", "folders", "recovery",
+        "signals", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "check", "ingest", "store", "scratch", "__init__",

@@ -113,9 +113,17 @@ def division(options: DataOptions, metadata: ModelMetadata) -> str:
     return options.split or (metadata.split if word == metadata.data else undivided(word))
 
 
-def preparation(options: DataOptions, metadata: ModelMetadata) -> Preparation:
-    """What the images of a command become: of the model's size and channels."""
+def preparation(
+    options: DataOptions, metadata: ModelMetadata, mask: str | None = None
+) -> Preparation:
+    """What the images of a command become: of the model's size and channels.
+
+    Pixels that they mark are missing where `mask` says so, or where they were in the training.
+    """
     from convvae.data import Preparation
+    from convvae.evaluation.masks import MARKED
+
+    as_trained = mask is None and meant(options, metadata) == metadata.data
 
     return Preparation(
         image_size=metadata.model.image_size,
@@ -124,22 +132,33 @@ def preparation(options: DataOptions, metadata: ModelMetadata) -> Preparation:
         split=division(options, metadata),
         skip_bad=options.skip_bad
         or (meant(options, metadata) == metadata.data and metadata.skip_bad),
+        marked=(metadata.mask if as_trained else mask) == MARKED,
     )
 
 
-def open_images(options: DataOptions, metadata: ModelMetadata, split: Split) -> ImageSet:
+def open_images(
+    options: DataOptions, metadata: ModelMetadata, split: Split, mask: str | None = None
+) -> ImageSet:
     """The images of a command, of the model's size and channels.
+
+    Args:
+        options: Of the command.
+        metadata: Of the model.
+        split: Which images.
+        mask: `marked` where pixels that the images mark are missing.
 
     Raises:
         ConvvaeError: they cannot be read, each reason with its own class.
     """
     from convvae import data
 
-    word, prepare = meant(options, metadata), preparation(options, metadata)
+    word, prepare = meant(options, metadata), preparation(options, metadata, mask)
     return data.load(word, split, data_dir=options.data_dir, prepare=prepare)
 
 
-def open_stream(options: DataOptions, metadata: ModelMetadata, part: Part) -> Stream:
+def open_stream(
+    options: DataOptions, metadata: ModelMetadata, part: Part, mask: str | None = None
+) -> Stream:
     """The same, read a batch at a time.
 
     Raises:
@@ -147,7 +166,7 @@ def open_stream(options: DataOptions, metadata: ModelMetadata, part: Part) -> St
     """
     from convvae import data
 
-    word, prepare = meant(options, metadata), preparation(options, metadata)
+    word, prepare = meant(options, metadata), preparation(options, metadata, mask)
     return data.stream(word, part, data_dir=options.data_dir, prepare=prepare)
 
 
@@ -198,6 +217,7 @@ def training_images(
         ConvvaeError: they cannot be read, each reason with its own class.
     """
     from convvae import data
+    from convvae.evaluation.masks import MARKED
 
     prepare = data.Preparation(
         image_size=metadata.model.image_size,
@@ -205,6 +225,7 @@ def training_images(
         crop=metadata.crop,
         split=metadata.split,
         skip_bad=metadata.skip_bad,
+        marked=metadata.mask == MARKED,
     )
     meant_so = named is not None and data.canonical(named) == metadata.data
     word = metadata.data if meant_so else trained_on(metadata)
@@ -291,8 +312,8 @@ class ImagesOptions(DataOptions):
     seed: int = Field(default=0, ge=0)
     """Seed of the draws of z for the bounds."""
 
-    def images(self, metadata: ModelMetadata) -> Stream:
-        """The images that are meant, whatever the limit.
+    def images(self, metadata: ModelMetadata, mask: str | None = None) -> Stream:
+        """The images that are meant, whatever the limit; see `open_images` for the mask.
 
         A source that is not divided is that of the training, and then all are training images, or
         another one, and then none is.
@@ -306,7 +327,7 @@ class ImagesOptions(DataOptions):
         part = self.part or ("test" if is_published(word) else "all")
         if part == "all" and division(self, metadata) == "none":
             part = "train" if word == metadata.data else "test"
-        return open_stream(self, metadata, part)
+        return open_stream(self, metadata, part, mask)
 
 
 def binarize_seed(metadata: ModelMetadata) -> int | None:

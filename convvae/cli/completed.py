@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from convvae.model.vae import VAE
 
 
-def read_images(options: ImagesOptions, vae: VAE, metadata: ModelMetadata) -> ImageSet:
+def read_images(
+    options: ImagesOptions, vae: VAE, metadata: ModelMetadata, mask: str | None = None
+) -> ImageSet:
     """The images of a command as the model takes them.
+
+    Args:
+        options: Of the command.
+        vae: The model.
+        metadata: What its file says of it.
+        mask: `marked` where pixels that the images mark are missing.
 
     Raises:
         ConvvaeError: they cannot be read, or do not fit the model.
@@ -28,12 +36,12 @@ def read_images(options: ImagesOptions, vae: VAE, metadata: ModelMetadata) -> Im
     from convvae.data import ImageSet
     from convvae.evaluation.encode import batches
 
-    source = options.images(metadata)
+    source = options.images(metadata, mask)
     if options.limit is not None:
         source = source.first(options.limit)
     found = torch.cat([*batches(vae, source, binarize_seed(metadata))])
     split = "train" if source.split == "train" else "test"
-    return ImageSet(found, None, source.name, split)
+    return ImageSet(found, None, source.name, split, observed=source.observed)
 
 
 def write(

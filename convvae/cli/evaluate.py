@@ -51,6 +51,8 @@ class EvaluateOptions(sharding.ShardedOptions):
     """Draw black or white pixels by the grey values; auto does what the training did."""
     binarize_seed: int | None = Field(default=None, ge=0)
     """Seed of that draw (else that of the training)."""
+    mask: str | None = None
+    """What is missing, left out of the bounds: marked, random:SHARE, box:..., a .png or .npy."""
     sampler: Literal["prior", "mixture", "flow"] = "prior"
     """Evaluate with the prior, or with a density fitted to the codes of the training images."""
     probe: Switch = False
@@ -113,13 +115,20 @@ class EvaluateTask:
         Raises:
             ConvvaeError: they cannot be had, or the output is in the way.
         """
+        from convvae.evaluation.masks import masked
+
         vae, metadata = open_model(options)
         word, written = meant(options, metadata), cls.written(options)
         check_outputs(options, written, "json", model=options.model, data=word)
         seed = metadata.binarize_seed if options.binarize_seed is None else options.binarize_seed
         as_trained = options.binarize == "auto" and metadata.binarize != "none"
         drawn_by = seed if as_trained or options.binarize == "once" else None
-        grey = open_images(options, metadata, "test")
+        grey = open_images(options, metadata, "test", options.mask)
+        grey = masked(grey, options.mask, options.seed)
+        if grey.observed is not None and options.quality:
+            raise UsageError(
+                "--quality compares whole images, and pixels of these are missing; leave it out"
+            )
         source, fingerprint = _shown(grey, drawn_by), grey.fingerprint
         if options.limit is not None:
             if options.limit > len(grey):
@@ -176,6 +185,7 @@ class EvaluateTask:
             "data": f"{self.source.name} (test)",
             "images": len(self.source),
             "binarize_seed": self.drawn_by,
+            "mask": options.mask,
             "prior": f"fitted {options.sampler}" if fitted else self.metadata.model.prior,
             "samples": options.samples,
             "sample_quality": "against the grey images" if grey else None,
@@ -194,7 +204,7 @@ class EvaluateTask:
 
         options, found = self.options, list["Section"]()
         if self.metadata.model.condition is not None:
-            found.append(_labels(self.vae, self.source, options))
+            found.append(_labels(self.vae.observing(self.source.observed), self.source, options))
         if options.factors is not None:
             word = meant(options, self.metadata)
             found.append(

@@ -15,13 +15,14 @@ from convvae.cli.common import (
 )
 from convvae.cli.flags import parse
 from convvae.config import UserPath
+from convvae.errors import UsageError
 
 
 class ImputeOptions(ImagesOptions, OutputOptions):
     """Complete images of which pixels are missing: several times, with their mean and spread."""
 
     mask: str
-    """What is missing: box:LEFT,TOP,WIDTH,HEIGHT, random:SHARE, or a .png or .npy (non-zero)."""
+    """What is missing: marked, box:LEFT,TOP,WIDTH,HEIGHT, random:SHARE, a .png or .npy."""
     completions: int = Field(default=6, ge=1, le=1000)
     """Completions per image, each from a chain of its own."""
     steps: int = Field(default=100, ge=2, le=1_000_000)
@@ -41,21 +42,26 @@ def impute(args: list[str]) -> None:
     from convvae.cli.completed import read_images, write
     from convvae.data.progress import counting
     from convvae.evaluation import imputation
-    from convvae.evaluation.masks import missing_pixels
+    from convvae.evaluation.masks import masked
 
     paths = [options.outdir / name for name in ("imputed.npz", "imputed.png")]
     check_outputs(options, paths, "outdir", model=options.model, data=meant(options, metadata))
-    source = read_images(options, vae, metadata)
-    images = source.images
-    missing = missing_pixels(options.mask, len(images), vae.config.image_size, options.seed)
+    source = read_images(options, vae, metadata, options.mask)
+    images, observed = source.images, masked(source, options.mask, options.seed).observed
+    if observed is None:
+        raise UsageError(
+            f"no pixel of {source.name} is missing; name some with `mask`, such as random:0.5"
+        )
+    missing = ~observed
     with counting("completing", len(images)) as progress:
         found = imputation.impute(
             vae,
             images,
-            ~missing,
+            observed,
             completions=options.completions,
             steps=options.steps,
             seed=options.seed,
+            zeros=metadata.mask is not None,
             progress=progress,
         )
     seen = torch.where(missing, 0.5, images / 255)

@@ -262,6 +262,8 @@ class TrainConfig(Architecture):
     """How one's own are divided: auto, folders (train, test), a share held out, or none."""
     skip_bad: bool = False
     """Leave out files that cannot be read."""
+    mask: str | None = None
+    """Pixels that are missing: marked (NaN, not opaque), random:SHARE, box:..., a .png or .npy."""
     condition: Literal["label"] | None = None
     """Tell the model the label y of each image: q(z|x,y), p(x|z,y); see the prior conditional."""
     validation: float = Field(default=0.1, ge=0, lt=1)

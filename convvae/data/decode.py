@@ -19,7 +19,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
@@ -81,11 +81,21 @@ class Wanted:
         size: Height and width; None leaves them as they are.
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; None takes 1 of grey images, 3 of others.
         crop: Fill the size and cut off what sticks out, instead of padding with black.
+        alpha: Keep an alpha as one channel more, behind 1 or 3: what is not opaque is missing.
     """
 
     size: Size | None = None
     channels: int | None = None
     crop: bool = False
+    alpha: bool = False
+
+    def kept(self, own: int) -> int:
+        """Channels of an image, its alpha among them.
+
+        Args:
+            own: 1 of a grey image, 3 of others: taken where none are chosen.
+        """
+        return (own if self.channels is None else self.channels) + self.alpha
 
 
 @contextmanager
@@ -144,8 +154,9 @@ def as_shape(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         OtherShapeError: they have another shape.
     """
-    if pixels.shape[0] == 1 and shape[0] == 3:
-        pixels = np.repeat(pixels, 3, 0)
+    if shape[0] - pixels.shape[0] == 2:
+        # Grey, and perhaps an alpha behind it.
+        pixels = np.concatenate([np.repeat(pixels[:1], 3, 0), pixels[1:]])
     if pixels.shape != shape:
         channels, height, width = pixels.shape
         raise OtherShapeError((channels, height, width))
@@ -165,11 +176,13 @@ def from_array(pixels: np.ndarray, wanted: Wanted) -> np.ndarray:
     Raises:
         UnreadableError: it would become a line of pixels.
     """
+    if wanted.alpha and pixels.shape[2] in (1, 3):
+        pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], 2)
     height, width, channels = pixels.shape
-    if wanted.size in (None, (height, width)) and wanted.channels in (None, channels):
+    own = replace(wanted, channels=wanted.channels or channels - wanted.alpha)
+    if wanted.size in (None, (height, width)) and own.kept(channels) == channels:
         return pixels.transpose(2, 0, 1)
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    own = Wanted(wanted.size, wanted.channels or channels, wanted.crop)
     try:
         return _as_array(_shaped(image, own))
     except ImageSizeError as error:
@@ -185,7 +198,7 @@ def _shaped(image: Image.Image, wanted: Wanted) -> Image.Image:
         _draft(image, lying, wanted.crop)
     if turn in _TURNS:
         image = image.transpose(_TURNS[turn])
-    image = _with_channels(image, wanted.channels)
+    image = _with_channels(image, wanted)
     if size is None or (image.height, image.width) == size:
         return image
     return _crop(image, size) if wanted.crop else _pad(image, size)
@@ -209,16 +222,15 @@ def _draft(image: Image.Image, size: Size, crop: bool) -> None:
         image.draft(None, (round(image.width * scale), round(image.height * scale)))
 
 
-def _with_channels(image: Image.Image, channels: int | None) -> Image.Image:
-    """Convert to the mode of so many channels, by the policy above."""
+def _with_channels(image: Image.Image, wanted: Wanted) -> Image.Image:
+    """Convert to the mode of the channels that are wanted, by the policy above."""
     mode = image.mode
     if mode in ("I", "F"):
         raise UnreadableError("32-bit values have no common scale; convert the image to 8 or 16")
     if mode.startswith("I;16"):
         high = np.asarray(image) >> 8
         image = Image.fromarray(high.astype(np.uint8))
-    if channels is None:
-        channels = 1 if mode in _GREY else 3
+    channels = wanted.kept(1 if mode in _GREY else 3)
     if image.mode == PILLOW_MODES[channels]:
         return image
     if mode in _ALPHA or "transparency" in image.info:

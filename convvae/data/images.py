@@ -43,6 +43,8 @@ class ImageSet:
             a source has none.
         factor_names: What the factors are called, F of them.
         stored: The file that the images lie in, where they are its own and no others.
+        observed: bool `[N, 1, H, W]`, where a pixel is there; None where all are. One that is
+            missing is 0 in `images`.
 
     Raises:
         CorruptDataError: there are not as many labels or names as images.
@@ -58,10 +60,11 @@ class ImageSet:
     factors: Tensor | None = None
     factor_names: tuple[str, ...] = ()
     stored: StoredPixels | None = None
+    observed: Tensor | None = None
 
     def __post_init__(self) -> None:
         parts = (("labels", self.labels), ("names", self.names), ("factors", self.factors))
-        for what, values in parts:
+        for what, values in (*parts, ("masks", self.observed)):
             if values is not None and len(values) != len(self.images):
                 raise CorruptDataError(
                     f"{self.name} ({self.split}) has {len(self.images)} images but {len(values)} "
@@ -122,6 +125,7 @@ class ImageSet:
             names=None if self.names is None else [self.names[row] for row in rows.tolist()],
             fingerprint=None,
             factors=None if self.factors is None else self.factors[rows],
+            observed=None if self.observed is None else self.observed[rows],
         )
 
     def some(self, count: int, seed: int) -> ImageSet:
@@ -150,6 +154,39 @@ class ImageSet:
     def width(self) -> int:
         """W in pixels."""
         return self.images.shape[3]
+
+
+def with_mask(images: ImageSet, observed: Tensor) -> ImageSet:
+    """Images of which only some pixels are there: the others are 0, in memory of their own.
+
+    Args:
+        images: The images.
+        observed: Where a pixel is there, bool `[N, 1, H, W]`.
+
+    Raises:
+        CorruptDataError: an image has no pixel left.
+    """
+    some = observed.flatten(1).any(1)
+    if not bool(some.all()):
+        place = int(some.int().argmin())
+        name = place if images.names is None else images.names[place]
+        raise CorruptDataError(
+            f"{images.name} ({images.split}): image {name} has no pixel that is not missing; leave "
+            "it out"
+        )
+    if bool(observed.all()):
+        return replace(images, observed=None)
+    return replace(images, images=images.images * observed, observed=observed, stored=None)
+
+
+def unmarked(images: ImageSet) -> ImageSet:
+    """Images whose last channel is an alpha: without it, the pixels that are not opaque missing.
+
+    Raises:
+        CorruptDataError: an image has no opaque pixel.
+    """
+    plain = replace(images, images=images.images[:, :-1])
+    return with_mask(plain, images.images[:, -1:] == 255)
 
 
 def class_name(classes: Sequence[str] | None, label: int) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convvae.data.images import ImageSet, Split
-from convvae.data.own.arrays import as_bytes, channels_last
+from convvae.data.images import ImageSet, Split, unmarked
+from convvae.data.own.arrays import as_bytes, channels_last, marked_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,9 @@ CHUNK = 1000
 """Images made bytes at a time."""
 
 
-def image_set(values: NDArray[Any] | Tensor, split: Split = "train") -> ImageSet:
+def image_set(
+    values: NDArray[Any] | Tensor, split: Split = "train", *, marked: bool = False
+) -> ImageSet:
     """An array of images as uint8 `[N, C, H, W]`; the pixels are copied.
 
     Args:
@@ -29,6 +31,7 @@ def image_set(values: NDArray[Any] | Tensor, split: Split = "train") -> ImageSet
             levels). The axis with at most 4 places is C; an array in which both could be is
             refused.
         split: What the images are called.
+        marked: Whether NaN stands for a pixel that is missing; else it is refused.
 
     Raises:
         CorruptDataError: the shape, the dtype or the values are not those of images, or axis 1 and
@@ -38,13 +41,16 @@ def image_set(values: NDArray[Any] | Tensor, split: Split = "train") -> ImageSet
     last = channels_last(array.shape, where)
     if array.ndim == 3:
         array = array[..., None]
-    if last:
-        array = array.transpose(0, 3, 1, 2)
-    images = torch.empty(array.shape, dtype=torch.uint8)
+    array = array if last else array.transpose(0, 2, 3, 1)
+    count, height, width, channels = array.shape
+    images = torch.empty(count, channels + marked, height, width, dtype=torch.uint8)
     for start in range(0, len(array), CHUNK):
         part = slice(start, start + CHUNK)
-        images.numpy()[part] = as_bytes(array[part], start, where)
-    return ImageSet(images, None, IN_MEMORY, split)
+        some = array[part]
+        made = marked_bytes(some, None, start, where) if marked else as_bytes(some, start, where)
+        images.numpy()[part] = made.transpose(0, 3, 1, 2)
+    found = ImageSet(images, None, IN_MEMORY, split)
+    return unmarked(found) if marked else found
 
 
 def _plain(values: NDArray[Any] | Tensor) -> NDArray[Any]:

@@ -51,6 +51,11 @@ class Images(Protocol):
         ...
 
     @property
+    def observed(self) -> Tensor | None:
+        """Where a pixel is there, bool `[N, 1, H, W]`, or None where all are."""
+        ...
+
+    @property
     def splits(self) -> list[Split]:
         """The split of each image."""
         ...
@@ -101,6 +106,7 @@ class Stream:
         names: What each image is called; None where the source numbers its images.
         classes: What each label is called; None where the source does not say.
         fingerprint: Changes whenever the images do; None of a published set, whose name says it.
+        observed: Where a pixel is there, bool `[N, 1, H, W]`; None where all are.
     """
 
     runs: tuple[Run, ...]
@@ -110,6 +116,7 @@ class Stream:
     names: Sequence[str] | None = None
     classes: tuple[str, ...] | None = None
     fingerprint: str | None = None
+    observed: Tensor | None = None
 
     @classmethod
     def of(cls, sets: Sequence[ImageSet], split: Part) -> Stream:
@@ -124,6 +131,7 @@ class Stream:
             names or None,
             sets[0].classes,
             " ".join(found.fingerprint for found in sets if found.fingerprint) or None,
+            _observed(sets),
         )
 
     def __len__(self) -> int:
@@ -181,7 +189,20 @@ class Stream:
             runs=tuple(run for run in runs if run.count),
             labels=None if self.labels is None else self.labels[:count],
             names=None if self.names is None else self.names[:count],
+            observed=None if self.observed is None else self.observed[:count],
         )
+
+
+def _observed(sets: Sequence[ImageSet]) -> Tensor | None:
+    """Where a pixel of the images of all sets is there; None where all are."""
+    if all(found.observed is None for found in sets):
+        return None
+    shapes = [(len(found), 1, *found.images.shape[2:]) for found in sets]
+    parts = [
+        torch.ones(shape, dtype=torch.bool) if found.observed is None else found.observed
+        for found, shape in zip(sets, shapes, strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def _rows(images: Tensor, count: int, start: int) -> Iterator[Tensor]:

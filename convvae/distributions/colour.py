@@ -59,13 +59,16 @@ class ColourLogistic(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log P(x|z) in nats, shape [...]; x in whole levels."""
+        return self.log_probs(x).sum((-3, -2, -1))
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log P of every pixel, nats, shape [..., 1, H, W]."""
         known = [channel.unsqueeze(-3) for channel in x.unbind(-3)]
         each: list[Tensor] = []
         for channel, value in enumerate(known):
             location = self._location(channel, known)
             each.append(logistic_mass(value, location, self.log_scales[..., channel, :, :]))
-        pixels = (self.log_weights + torch.stack(each).sum(0)).logsumexp(-3)
-        return pixels.sum((-2, -1))
+        return (self.log_weights + torch.stack(each).sum(0)).logsumexp(-3, keepdim=True)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from convvae.distributions import display
 from convvae.distributions.gaussian import gaussian_log_density
 from convvae.distributions.rounded import LEVELS, rounded_mean
+from convvae.errors import ConfigError
 
 LOG_SCALE_RANGE = (-7.0, 3.0)
 """Logarithms of the scales of logistics are clamped to this range."""
@@ -47,6 +48,32 @@ class Likelihood(ABC):
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over C, H, W: shape [...]."""
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log p of every value, nats, shape [..., C, H, W], whose sum is `log_prob`.
+
+        Of every pixel, [..., 1, H, W], where its channels depend on each other.
+
+        Raises:
+            ConfigError: a likelihood of one's own has none.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} scores whole images only, and pixels are missing; give it "
+            "`log_probs`, or choose another likelihood"
+        )
+
+    def log_prob_of(self, x: Tensor, observed: Tensor) -> Tensor:
+        """log p of the observed pixels alone, nats, shape [...]: the others are integrated out.
+
+        Values are independent given z, so that those that are missing leave the sum.
+
+        Args:
+            x: Images; what is at missing pixels must be in [0, 1], and does not matter.
+            observed: bool, shape [..., 1, H, W].
+
+        Source: Mattei & Frellsen 2019, equation 4, https://arxiv.org/abs/1812.02633
+        """
+        return _sum(torch.where(observed, self.log_probs(x), 0.0))
 
     @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -79,8 +106,12 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x|z) in nats, shape [...]."""
+        return _sum(self.log_probs(x))
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log p of every value, nats, shape [..., C, H, W]."""
         logits, x = torch.broadcast_tensors(self.logits, x)
-        return -_sum(F.binary_cross_entropy_with_logits(logits, x, reduction="none"))
+        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none")
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in {0, 1} on the CPU, shape [..., C, H, W]."""
@@ -110,12 +141,16 @@ class ContinuousBernoulli(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x|z) in nats, shape [...]."""
+        return _sum(self.log_probs(x))
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log p of every value, nats, shape [..., C, H, W]."""
         is_small, magnitude = self._magnitude()
         series = _polynomial(self.logits, is_small, NORMALISER_SERIES) * self.logits**2
         small = (x - 0.5) * self.logits - series
         from_end = torch.where(self.logits > 0, 1 - x, x)
         large = magnitude.log() - (-torch.expm1(-magnitude)).log() - magnitude * from_end
-        return _sum(torch.where(is_small, small, large))
+        return torch.where(is_small, small, large)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in [0, 1] on the CPU, shape [..., C, H, W]."""
@@ -163,6 +198,10 @@ class Gaussian(Likelihood):
         pixels = math.prod(self._mean.shape[-3:])
         return gaussian_log_prob(squared_error, pixels, self.variance)
 
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log p of every value, nats, shape [..., C, H, W]."""
+        return gaussian_log_prob((x - self._mean) ** 2, 1, self.variance)
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x on the CPU, shape [..., C, H, W]."""
         noise = torch.randn(self._mean.shape, generator=generator)
@@ -189,7 +228,11 @@ class Laplace(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x|z) in nats, shape [...]."""
-        return _sum(-(x - self._mean).abs() / self.scale - math.log(2 * self.scale))
+        return _sum(self.log_probs(x))
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log p of every value, nats, shape [..., C, H, W]."""
+        return -(x - self._mean).abs() / self.scale - math.log(2 * self.scale)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x on the CPU, shape [..., C, H, W]."""
@@ -224,8 +267,12 @@ class DiscretizedLogistic(Likelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log P(x|z) in nats, shape [...]; x in whole levels."""
+        return _sum(self.log_probs(x))
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """log P of every value, nats, shape [..., C, H, W]."""
         each = logistic_mass(x.unsqueeze(-1), self.locations, self.log_scales)
-        return _sum((self.log_weights + each).logsumexp(-1))
+        return (self.log_weights + each).logsumexp(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x in whole levels on the CPU, shape [..., C, H, W]."""
@@ -343,14 +390,28 @@ class OptimalGaussian(Gaussian):
     Source: Rybkin et al. 2021, https://arxiv.org/abs/2006.13202
     """
 
-    def optimal_variance(self, x: Tensor) -> Tensor:
-        """The mean squared error of images: the variance of their highest likelihood, a scalar."""
+    def optimal_variance(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """The mean squared error of images: the variance of their highest likelihood, a scalar.
+
+        Args:
+            x: The images.
+            observed: Which of their pixels count, bool [..., 1, H, W]; all where absent.
+        """
+        squares = (x - self.mean).square().detach()
         # At the optimum the derivative by the variance is zero: it may be taken as a constant.
-        return (x - self.mean).square().mean().detach().clamp_min(1e-6)
+        if observed is None:
+            return squares.mean().clamp_min(1e-6)
+        count = observed.expand_as(squares).sum().clamp_min(1)
+        return (torch.where(observed, squares, 0.0).sum() / count).clamp_min(1e-6)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x|z) in nats at the optimal variance, shape [...]."""
         return Gaussian(self.mean, self.optimal_variance(x)).log_prob(x)
+
+    def log_prob_of(self, x: Tensor, observed: Tensor) -> Tensor:
+        """log p of the observed pixels alone, nats, at the variance that is optimal for them."""
+        variance = self.optimal_variance(x, observed)
+        return Gaussian(self.mean, variance).log_prob_of(x, observed)
 
 
 class OptimalGaussianHead(Head):

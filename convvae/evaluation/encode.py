@@ -96,6 +96,19 @@ def decoded_batches(vae: VAE, z: Tensor) -> Iterator[Tensor]:
         yield images
 
 
+def mean_per_image(values: Tensor, observed: Tensor | None) -> Tensor:
+    """Means over the values of each image, of its observed pixels where some are missing: [B].
+
+    Args:
+        values: Shape [B, C, H, W].
+        observed: bool, shape [B, 1, H, W]; None where all are.
+    """
+    if observed is None:
+        return values.flatten(1).mean(1)
+    there = observed.to(values.device).expand_as(values)
+    return torch.where(there, values, 0.0).flatten(1).sum(1) / there.flatten(1).sum(1)
+
+
 def own_noise(vae: VAE, images: Tensor, seed: int) -> Callable[[int], Tensor]:
     """Noise that is a function of each image's pixels and a seed, whatever its company.
 
@@ -190,7 +203,8 @@ class Encodings(NamedTuple):
     kl: Tensor
     """KL(q(z|x) || p(z)), nats, shape [N], float64."""
     squared_error: Tensor
-    """Mean over the values of (x - E[x|z = mu])^2 in [0, 1], shape [N], float64."""
+    """Mean over the values of (x - E[x|z = mu])^2 in [0, 1], of the observed ones where some are
+    missing: shape [N], float64."""
 
     @classmethod
     def cat(cls, parts: list[Encodings]) -> Encodings:
@@ -218,7 +232,7 @@ def _encode_batch(vae: VAE, images: Tensor, seed: int) -> Encodings:
         x = to_unit(images.to(vae.device))
         draws = draw(vae, x, noise(1))
         mu = draws.q.location
-        errors = (vae.decode(mu).mean - x).square().flatten(1).mean(1)
+        errors = mean_per_image((vae.decode(mu).mean - x).square(), vae.observed)
         outline = vae.config.outline
         return Encodings(
             mu[:, :outline].cpu(),

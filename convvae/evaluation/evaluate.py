@@ -30,7 +30,8 @@ class Evaluation(NamedTuple):
     """The bound L_K of `samples` draws; None where none was asked for."""
     samples: int
     bits_per_dim: float | None
-    """-bound / (C H W log 2) of the tighter bound; None where p(x|z) is no mass of pixel values."""
+    """-bound / (C H W log 2) of the tighter bound, of observed values where some are missing; None
+    where p(x|z) is no mass of pixel values."""
     kl_per_latent: list[float] | None
     """None where the KL is not a sum over the latents."""
     kl_per_group: dict[str, Estimate] | None
@@ -45,6 +46,8 @@ class Evaluation(NamedTuple):
     """Peak signal-to-noise ratio of the mean squared error, dB; None of perfect reconstructions."""
     ssim: Estimate | Undefined
     """Structural similarity of an image and the decoding of its posterior's location."""
+    observed: float | None = None
+    """Share of the pixels that bounds and errors are of, the others being missing; None: all."""
 
 
 ACTIVE = 0.01
@@ -138,18 +141,21 @@ def summary(vae: VAE, images: Tensor, found: Mapping[str, Tensor], samples: int)
     mu, error = found["mu"], float(found["squared_error"].mean())
     groups = {group.name: Estimate.of(found[OF_GROUP + group.name]) for group in vae.config.plan}
     latents = found.get("kl_per_latent")
+    share = None if vae.observed is None else float(vae.observed.double().mean())
+    values = vae.config.pixels * (1.0 if share is None else share)
     return Evaluation(
         bound=bound,
         log_px=Estimate.of(found["log_px"]),
         kl=Estimate.of(found["kl"]),
         importance_weighted=weighted,
         samples=samples,
-        bits_per_dim=-tightest / (vae.config.pixels * math.log(2)) if is_mass else None,
+        bits_per_dim=-tightest / (values * math.log(2)) if is_mass else None,
         kl_per_latent=None if latents is None else latents.double().mean(0).tolist(),
         kl_per_group=groups or None,
         latents=mu.shape[1],
         active_units=int((mu.var(0) > ACTIVE).sum()) if len(images) > 1 else 0,
         squared_error=Estimate.of(found["squared_error"]),
         psnr=-10 * math.log10(error) if error else None,
-        ssim=Estimate.of(found["ssim"]) if "ssim" in found else no_similarity(images),
+        ssim=Estimate.of(found["ssim"]) if "ssim" in found else no_similarity(vae, images),
+        observed=share,
     )

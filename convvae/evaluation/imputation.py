@@ -49,7 +49,13 @@ class Imputation(NamedTuple):
 
 
 def chains(
-    vae: VAE, x: Tensor, observed: Tensor, steps: int, generator: torch.Generator
+    vae: VAE,
+    x: Tensor,
+    observed: Tensor,
+    steps: int,
+    generator: torch.Generator,
+    *,
+    zeros: bool = False,
 ) -> Iterator[State]:
     r"""Draws of p(z, x_m | x_o) by Metropolis-within-Gibbs, a chain for each image.
 
@@ -57,7 +63,9 @@ def chains(
 
         min(1, p(x|z') p(z') q(z|x) / (p(x|z) p(z) q(z'|x)))
 
-    and draws x_m ~ p(x_m|z). `WARM_UP` steps of pseudo-Gibbs sampling come first.
+    and draws x_m ~ p(x_m|z). `WARM_UP` steps of pseudo-Gibbs sampling come first. A model that has
+    learnt from images of which pixels are missing knows q(z|x_o) instead: with `zeros` that
+    proposes, and p(x_o|z) takes the place of p(x|z).
 
     Args:
         vae: The model, in evaluation mode.
@@ -65,21 +73,25 @@ def chains(
         observed: bool, of a shape that broadcasts to that of x.
         steps: How many.
         generator: Of all draws.
+        zeros: Whether the encoder sees 0 in the place of what is missing, as in such a training.
 
     Source: Mattei & Frellsen 2018, algorithm 2, https://arxiv.org/abs/1802.04826
     """
     level = (x * observed).sum((1, 2, 3), keepdim=True)
     level = level / observed.expand_as(x).sum((1, 2, 3), keepdim=True).clamp_min(1)
-    x = torch.where(observed, x, level)
-    z = vae.encode(x).location
+    x = torch.where(observed, x, 0.0 if zeros else level)
+    vae = vae.observing(observed) if zeros else vae
+    q = vae.encode(x)
+    z = q.location
     p = vae.decode(z)
     for _ in range(WARM_UP):
-        z = vae.encode(x).rsample(_normal(z, generator))
+        q = q if zeros else vae.encode(x)
+        z = q.rsample(_normal(z, generator))
         p = vae.decode(z)
         x = torch.where(observed, x, p.mean.to(x.dtype))
     x = torch.where(observed, x, _draw(p, x, generator))
     for _ in range(steps):
-        q = vae.encode(x)
+        q = q if zeros else vae.encode(x)
         proposed = q.rsample(_normal(z, generator))
         new = _log_target(vae, vae.decode(proposed), x, proposed) - q.log_prob(proposed)
         old = _log_target(vae, p, x, z) - q.log_prob(z)
@@ -92,7 +104,7 @@ def chains(
 
 
 def _log_target(vae: VAE, p: Likelihood, x: Tensor, z: Tensor) -> Tensor:
-    return (p.log_prob(x) + vae.prior.log_prob(z)).double()
+    return (vae.log_px(p, x) + vae.prior.log_prob(z)).double()
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -111,6 +123,7 @@ def impute(
     completions: int,
     steps: int,
     seed: int,
+    zeros: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Imputation:
     """Complete images whose pixels are missing in part.
@@ -122,6 +135,7 @@ def impute(
         completions: Chains K per image, each of which gives a completion.
         steps: Of every chain; the mean and the spread are of the later half.
         seed: Of all draws.
+        zeros: As of `chains`: for a model that was trained on images with missing pixels.
         progress: Called with the number of images done since the last call.
     """
     parts: list[tuple[Tensor, Tensor, Tensor, float]] = []
@@ -130,7 +144,11 @@ def impute(
         zip(images.split(size), observed.split(size), strict=True)
     ):
         generator = runtime.generator(seed, "impute", place)
-        parts.append(_impute_batch(vae, part, seen, completions, steps, generator))
+        with evaluating(vae):
+            x = to_unit(part.to(vae.device)).repeat(completions, 1, 1, 1)
+            there = seen.to(vae.device).repeat(completions, 1, 1, 1)
+            states = chains(vae, x, there, steps, generator, zeros=zeros)
+            parts.append(_of_chains(states, x, seen, completions, steps))
         progress(len(part))
     accepted = sum(part[3] * len(part[1]) for part in parts) / len(images)
     return Imputation(
@@ -141,26 +159,19 @@ def impute(
     )
 
 
-def _impute_batch(
-    vae: VAE,
-    images: Tensor,
-    observed: Tensor,
-    completions: int,
-    steps: int,
-    generator: torch.Generator,
+def _of_chains(
+    states: Iterator[State], x: Tensor, observed: Tensor, completions: int, steps: int
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    shape = (completions, len(images), *images.shape[1:])
-    with evaluating(vae):
-        x = to_unit(images.to(vae.device)).repeat(completions, 1, 1, 1)
-        seen = observed.to(vae.device).repeat(completions, 1, 1, 1)
-        mean, taken, kept = x, 0.0, 0
-        means, draws, squares = torch.zeros((3, *x.shape), device=x.device)
-        for step, state in enumerate(chains(vae, x, seen, steps, generator)):
-            mean, taken = state.mean, taken + float(state.accepted.float().mean())
-            if step >= steps // 2:
-                kept += 1
-                means, draws = means + state.mean, draws + state.x
-                squares = squares + state.x.square()
+    """Completions, mean, spread and accepted share of images, by the chains of all of them."""
+    shape = (completions, len(observed), *x.shape[1:])
+    mean, taken, kept = x, 0.0, 0
+    means, draws, squares = torch.zeros((3, *x.shape), device=x.device)
+    for step, state in enumerate(states):
+        mean, taken = state.mean, taken + float(state.accepted.float().mean())
+        if step >= steps // 2:
+            kept += 1
+            means, draws = means + state.mean, draws + state.x
+            squares = squares + state.x.square()
     average, first, second = (
         (found.view(shape).mean(0) / kept).cpu() for found in (means, draws, squares)
     )

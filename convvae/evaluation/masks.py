@@ -1,4 +1,4 @@
-"""Which pixels are missing: a box, a share drawn at random, or a mask in a file."""
+"""Which pixels are missing: those that the images mark, a box, a share drawn at random, a file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,32 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from convvae import runtime
+from convvae.data import ImageSet
+from convvae.data.images import with_mask
 from convvae.errors import ConfigError, CorruptDataError
 
-FORMS = "box:LEFT,TOP,WIDTH,HEIGHT, random:SHARE, or a .png or .npy file"
+MARKED = "marked"
+"""The mask that images bring along, see `data.Preparation`."""
+FORMS = f"{MARKED}, box:LEFT,TOP,WIDTH,HEIGHT, random:SHARE, or a .png or .npy file"
+
+
+def masked(images: ImageSet, mask: str | None, seed: int) -> ImageSet:
+    """Images of which only some pixels are there.
+
+    Args:
+        images: The images; those that are marked have lost their marked pixels where they were
+            loaded.
+        mask: None, `marked`, or as of `missing_pixels`.
+        seed: Of what is drawn.
+
+    Raises:
+        ConfigError: the mask is none, or does not fit.
+        CorruptDataError: the file cannot be read.
+    """
+    if mask is None or mask == MARKED:
+        return images
+    missing = missing_pixels(mask, len(images), (images.height, images.width), seed)
+    return with_mask(images, ~missing)
 
 
 def missing_pixels(mask: str, count: int, size: tuple[int, int], seed: int) -> Tensor:

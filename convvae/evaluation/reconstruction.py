@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from convvae.data.pixels import to_unit
-from convvae.evaluation.encode import batch_size, each_part, evaluating
+from convvae.evaluation.encode import batch_size, each_part, evaluating, mean_per_image
 from convvae.evaluation.estimates import Undefined
 from convvae.images.ssim import SSIM_WINDOW, ssim
 from convvae.model.vae import VAE
@@ -41,23 +41,26 @@ def reconstruction_scores(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor | Un
 
     Returns:
         The mean squared error of a value, and the structural similarity, each shape [N], float64;
-        the latter is not defined for images smaller than its window.
+        the latter is not defined for images smaller than its window, or with missing pixels, which
+        the error leaves out.
     """
     height, width = images.shape[-2:]
     errors: list[Tensor] = []
     similarities: list[Tensor] = []
     for model, part in each_part(vae, images.split(batch_size(vae))):
         x, mean = to_unit(part), reconstruct(model, part)
-        errors.append((mean - x).square().flatten(1).mean(1).double())
-        if min(height, width) >= SSIM_WINDOW:
+        errors.append(mean_per_image((mean - x).square(), model.observed).double())
+        if vae.observed is None and min(height, width) >= SSIM_WINDOW:
             similarities.append(ssim(x, mean))
     if not similarities:
-        return torch.cat(errors), no_similarity(images)
+        return torch.cat(errors), no_similarity(vae, images)
     return torch.cat(errors), torch.cat(similarities)
 
 
-def no_similarity(images: Tensor) -> Undefined:
-    """Why images of that size [N, C, H, W] have no structural similarity."""
+def no_similarity(vae: VAE, images: Tensor) -> Undefined:
+    """Why images [N, C, H, W] have no structural similarity: for their size, or what is missing."""
+    if vae.observed is not None:
+        return Undefined("pixels are missing")
     height, width = images.shape[-2:]
     return Undefined(
         f"images of {height}x{width} are smaller than its {SSIM_WINDOW}x{SSIM_WINDOW} window"

@@ -103,14 +103,15 @@ def lines(found: Evaluation) -> list[str]:
 
 def rows(found: Evaluation) -> list[tuple[str, str, str]]:
     """Name, value and unit of every number."""
+    of = "nats per image" if found.observed is None else "nats per image, of observed pixels"
     table = [
-        ("bound (ELBO)", in_words(found.bound), "nats per image"),
-        ("  log p(x|z)", in_words(found.log_px), "nats per image"),
+        ("bound (ELBO)", in_words(found.bound), of),
+        ("  log p(x|z)", in_words(found.log_px), of),
         ("  KL(q || p)", in_words(found.kl), "nats per image"),
     ]
     if found.importance_weighted is not None:
         name = f"bound of {found.samples} weights"
-        table.append((name, in_words(found.importance_weighted), "nats per image"))
+        table.append((name, in_words(found.importance_weighted), of))
     if found.bits_per_dim is not None:
         table.append(("bits/dim", f"{found.bits_per_dim:.4f}", "of the tighter bound"))
     units = f"{found.active_units} of {found.latents}"
@@ -134,6 +135,11 @@ def remarks(vae: VAE, metadata: ModelMetadata, images: Tensor) -> list[str]:
     said = [str(remark) for remark in found]
     if vae.config.condition is not None:
         said.append("note: the bounds above are of log p(x|y), each image's label y being given")
+    if vae.observed is not None:
+        said.append(
+            f"note: {1 - float(vae.observed.double().mean()):.1%} of the pixels are missing; "
+            "bounds and errors are of the others, log p(x_observed); the encoder sees 0 there"
+        )
     if len(images) == 1:
         said.append("note: standard errors and active units are not defined for one image")
     return said

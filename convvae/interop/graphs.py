@@ -94,7 +94,7 @@ def _with(vae: VAE, *parts: str) -> VAE:
     """The model with some of its parts only, which it shares: the others would be saved unused."""
     some = VAE.__new__(VAE)
     nn.Module.__init__(some)
-    some.config, some.y = vae.config, None
+    some.config, some.y, some.observed = vae.config, None, None
     for part in ("planes", *parts):
         setattr(some, part, getattr(vae, part))
     return some

@@ -65,6 +65,8 @@ class ModelMetadata(Frozen):
     """Whether its images were binarised, and how often."""
     binarize_seed: int = 0
     """Seed of the test images' draw."""
+    mask: str | None = None
+    """What was missing of its training images; None where nothing was."""
     epochs: int
     """Epochs that led to these weights."""
     images: int

@@ -76,13 +76,13 @@ def conditions(model: ModelConfig, images: Images) -> Tensor | None:
 
 
 def given_labels_of(vae: VAE, images: Images) -> VAE:
-    """The model of images whose labels are known; an unconditional one as it is.
+    """The model of images whose labels are known, and which of their pixels are missing.
 
     Raises:
         ConfigError: an image has no label, or one that the model does not know.
     """
     y = conditions(vae.config, images)
-    return vae if y is None else vae.given(y)
+    return (vae if y is None else vae.given(y)).observing(images.observed)
 
 
 def given_labels(vae: VAE, labels: Sequence[str]) -> VAE:

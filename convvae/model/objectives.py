@@ -105,7 +105,7 @@ def draw(vae: VAE, x: Tensor, eps: Tensor) -> Draws:
 
 def _score(vae: VAE, x: Tensor, q: Posterior, eps: Tensor) -> Draws:
     made = vae.draw(q, eps)
-    log_px = made.p.log_prob(x)
+    log_px = vae.log_px(made.p, x)
     return Draws(q, made.z, made.p, log_px, made.kl, eps, made.log_ratio, made.kl_per_group)
 
 

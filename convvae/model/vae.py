@@ -86,6 +86,7 @@ class VAE(nn.Module):
         self.head = HEADS[config.likelihood](config.variance)
         self.flow = None
         self.y: Tensor | None = None
+        self.observed: Tensor | None = None
         self.planes = None
         if config.condition is not None:
             self.planes = nn.Linear(len(config.condition.labels), PLANES, bias=False)
@@ -158,13 +159,43 @@ class VAE(nn.Module):
             made.prior = prior.given(made.y)
         return made
 
+    def observing(self, observed: Tensor | None) -> VAE:
+        """The model of images of which some pixels are missing: `log_px` leaves them out.
+
+        The encoder sees what is put in their place, which is 0 wherever images come from `data`.
+
+        Args:
+            observed: Which pixels of each of N images are there, bool [N, 1, H, W], as `given`
+                takes y; None where all are.
+
+        Source: Mattei & Frellsen 2019, https://arxiv.org/abs/1812.02633
+        """
+        if observed is None:
+            return self
+        made = copy.copy(self)
+        made.observed = observed.to(self.device)
+        return made
+
     def at(self, rows: slice | Tensor) -> VAE:
-        """The model of some of the images whose y is given; itself where one y is given, or none.
+        """The model of some of the images of which something is known; itself where nothing is.
 
         Args:
             rows: Their places.
         """
-        return self if self.y is None or len(self.y) == 1 else self.given(self.y[rows])
+        made = self if self.y is None or len(self.y) == 1 else self.given(self.y[rows])
+        return made if self.observed is None else made.observing(self.observed[rows])
+
+    def log_px(self, p: Likelihood, x: Tensor) -> Tensor:
+        """log p(x|z) of images, of their observed pixels where some are missing: nats, [..., B].
+
+        Args:
+            p: p(x|z), from `decode`.
+            x: Images, shape [B, C, H, W].
+
+        Raises:
+            ConfigError: pixels are missing, and a likelihood of one's own cannot leave them out.
+        """
+        return p.log_prob(x) if self.observed is None else p.log_prob_of(x, self.observed)
 
     @property
     def known(self) -> Tensor | None:

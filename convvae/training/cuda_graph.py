@@ -36,11 +36,13 @@ class StepInputs(NamedTuple):
     """Grey values beyond which a pixel is white, uint8 [B, C, H, W], if it binarises each epoch."""
     y: Tensor | None = None
     """What is known of the images, shape [B, C], if the model is conditional."""
+    observed: Tensor | None = None
+    """Which of their pixels are there, bool [B, 1, H, W], if some are missing."""
 
     def share(self, own: slice) -> StepInputs:
         """Those of some of the images."""
-        moves, levels, y = (None if part is None else part[own] for part in self[1:])
-        return StepInputs(self.eps[:, own], moves, levels, y)
+        others = (None if part is None else part[own] for part in self[1:])
+        return StepInputs(self.eps[:, own], *others)
 
     def to(self, device: torch.device) -> StepInputs:
         """The same on a device."""
@@ -57,6 +59,11 @@ def batch_of(pixels: Tensor, inputs: StepInputs) -> Tensor:
     if inputs.levels is not None:
         pixels = black_or_white(pixels, inputs.levels)
     return to_unit(pixels)
+
+
+def observed_of(inputs: StepInputs) -> Tensor | None:
+    """Which pixels of the images that `batch_of` gives are there: they are moved with them."""
+    return None if inputs.observed is None else moved(inputs.observed, inputs.moves)
 
 
 class Step(Protocol):
@@ -95,7 +102,8 @@ class PlainStep:
     def __call__(self, pixels: Tensor, inputs: StepInputs, settings: StepSettings) -> Tensor:
         """Take the step."""
         inputs = inputs.to(pixels.device)
-        return self.learner.step(batch_of(pixels, inputs), inputs.eps, settings, inputs.y)
+        x, observed = batch_of(pixels, inputs), observed_of(inputs)
+        return self.learner.step(x, inputs.eps, settings, inputs.y, observed)
 
 
 class CapturedStep:
@@ -148,7 +156,8 @@ class CapturedStep:
         assert pixels is not None
         assert eps is not None
         inputs = StepInputs(eps, *others)
-        loss = self.plain.learner.update(batch_of(pixels, inputs), eps, y=inputs.y)
+        x, observed = batch_of(pixels, inputs), observed_of(inputs)
+        loss = self.plain.learner.update(x, eps, y=inputs.y, observed=observed)
         self.loss.copy_(loss)
 
 

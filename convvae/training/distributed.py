@@ -31,7 +31,7 @@ from convvae.data.cache import check
 from convvae.data.images import ImageSet
 from convvae.errors import ConfigError, RanksError
 from convvae.model.run_folder import RunFolder
-from convvae.training.cuda_graph import Step, StepInputs, batch_of, make_step
+from convvae.training.cuda_graph import Step, StepInputs, batch_of, make_step, observed_of
 from convvae.training.heartbeat import heartbeat
 from convvae.training.holdout import RunImages, load_run_images
 from convvae.training.learner import Learner, TrainingProgress
@@ -336,7 +336,8 @@ class SharedStep:
         self.learner.set_step(settings, whole)
         own = inputs.share(self.ranks.share(whole)).to(device)
         with told(computing=True):
-            loss = self.learner.update(batch_of(pixels, own), own.eps, whole, own.y)
+            x, observed = batch_of(pixels, own), observed_of(own)
+            loss = self.learner.update(x, own.eps, whole, own.y, observed)
         if self.ranks.sum(torch.tensor([float(self.asked.is_set())], device=device)):
             self.stop.set()
         return loss

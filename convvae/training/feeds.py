@@ -37,6 +37,8 @@ class Feed(Protocol):
     """C, H, W."""
     y: Tensor | None
     """What is known of all images, shape [N, C]; None of an unconditional model."""
+    observed: Tensor | None
+    """Which of their pixels are there, bool [N, 1, H, W]; None where all are."""
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
         """The images of one batch after the other, uint8 [b, C, H, W], on the device.
@@ -52,17 +54,17 @@ class Resident:
     """Images that are all on the device.
 
     Args:
-        images: uint8, shape [N, C, H, W].
+        source: The images.
         device: Where to compute.
         ranks: The processes that share each batch.
         y: What is known of them, shape [N, C].
     """
 
     def __init__(
-        self, images: Tensor, device: torch.device, ranks: Ranks, y: Tensor | None = None
+        self, source: ImageSet, device: torch.device, ranks: Ranks, y: Tensor | None = None
     ) -> None:
-        self.images, self.ranks, self.y = images.to(device), ranks, y
-        self.shape = shape_of(images)
+        self.images, self.ranks, self.y = source.images.to(device), ranks, y
+        self.shape, self.observed = shape_of(source.images), source.observed
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
         """As `Feed`."""
@@ -85,7 +87,7 @@ class Streamed:
         self, source: ImageSet, device: torch.device, ranks: Ranks, y: Tensor | None = None
     ) -> None:
         self.source, self.device, self.ranks, self.y = source, device, ranks, y
-        self.shape = shape_of(source.images)
+        self.shape, self.observed = shape_of(source.images), source.observed
         self.upload = runtime.Upload(device)
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -128,7 +130,7 @@ def feed_of(source: ImageSet, device: torch.device, ranks: Ranks, y: Tensor | No
     room = SHARE_OF_MEMORY * runtime.free_memory(device)
     fits = not in_file and source.images.nbytes <= room
     if fits:
-        return Resident(source.images, device, ranks, y)
+        return Resident(source, device, ranks, y)
     return Streamed(source, device, ranks, y)
 
 

@@ -15,6 +15,7 @@ from convvae import data, runtime
 from convvae.config import TrainConfig, ValidatedOn
 from convvae.data.cache.scratch import room
 from convvae.data.pixels import binarize_once
+from convvae.evaluation.masks import MARKED, masked
 
 MOST_HELD_OUT = 5000
 """Validation images, at most: a bound of so many is known well enough to compare epochs by."""
@@ -43,6 +44,16 @@ class RunImages:
     def validated_on(self) -> ValidatedOn:
         """Which of the two they are."""
         return "test" if self.held_out is None else "validation"
+
+    def missing_in_words(self) -> list[str]:
+        """Which share of the training pixels is missing, and what follows; else nothing."""
+        if self.source.observed is None:
+            return []
+        share = 1 - float(self.source.observed[self.rows].float().mean())
+        return [
+            f"missing: {share:.1%} of the training pixels; every bound is of the observed ones, "
+            "and the encoder sees 0 in the place of the others"
+        ]
 
     def in_words(self, share: float) -> str:
         """Which images `val_*` is of, and which weights are kept, when a share was asked for."""
@@ -101,10 +112,11 @@ def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
         crop=config.crop,
         split=config.split,
         skip_bad=config.skip_bad,
+        marked=config.mask == MARKED,
     )
     limit = config.limit if split == "train" else None
     found = data.load(config.data, split, data_dir=config.data_dir, limit=limit, prepare=prepare)
-    return binarized(found, split, config)
+    return binarized(masked(found, config.mask, config.seed), split, config)
 
 
 def binarized(found: data.ImageSet, split: data.Split, config: TrainConfig) -> data.ImageSet:

@@ -112,17 +112,23 @@ class ForwardPass(nn.Module):
         self.config, self.vae, self.count = config, vae, count
 
     def forward(
-        self, x: Tensor, eps: Tensor, beta: Tensor, capacity: Tensor, y: Tensor | None = None
+        self,
+        x: Tensor,
+        eps: Tensor,
+        beta: Tensor,
+        capacity: Tensor,
+        y: Tensor | None = None,
+        observed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, C, H, W], eps [K, B, D] -> loss, in nats per image; sums of log_px and kl.
 
-        Given y [B, C], those are of p(x|y).
+        Given y [B, C], those are of p(x|y); given observed, bool [B, 1, H, W], of those pixels.
         """
-        vae = self.vae if y is None else self.vae.given(y)
+        vae = (self.vae if y is None else self.vae.given(y)).observing(observed)
         head = vae.head
         draws = draw(vae, x, eps)
         if isinstance(draws.p, OptimalGaussian) and isinstance(head, OptimalGaussianHead):
-            head.keep(draws.p.optimal_variance(x))
+            head.keep(draws.p.optimal_variance(x, observed))
         loss = training_loss(self.config, vae, draws, beta, capacity, self.count)
         return loss, draws.terms.log_px.detach().sum(), draws.terms.kl.detach().sum()
 
@@ -188,7 +194,12 @@ class Learner:
         return self.average or self.vae
 
     def step(
-        self, x: Tensor, eps: Tensor, settings: StepSettings, y: Tensor | None = None
+        self,
+        x: Tensor,
+        eps: Tensor,
+        settings: StepSettings,
+        y: Tensor | None = None,
+        observed: Tensor | None = None,
     ) -> Tensor:
         """Take one step on a batch and return its loss (a scalar on the device, nats per image).
 
@@ -197,9 +208,10 @@ class Learner:
             eps: Standard normal noise, shape [K, B, D].
             settings: Where the run stands.
             y: What is known of the images, shape [B, C]; None of an unconditional model.
+            observed: Which of their pixels are there, bool [B, 1, H, W]; None where all are.
         """
         self.set_step(settings, len(x))
-        return self.update(x, eps, y=y)
+        return self.update(x, eps, y=y, observed=observed)
 
     def set_step(self, settings: StepSettings, batch: int) -> None:
         """Set what differs between steps, the images and their noise apart.
@@ -219,7 +231,12 @@ class Learner:
             self.share.fill_(share)
 
     def update(
-        self, x: Tensor, eps: Tensor, whole: int | None = None, y: Tensor | None = None
+        self,
+        x: Tensor,
+        eps: Tensor,
+        whole: int | None = None,
+        y: Tensor | None = None,
+        observed: Tensor | None = None,
     ) -> Tensor:
         """The step itself, with the settings set before: nothing in it waits for the device.
 
@@ -228,13 +245,16 @@ class Learner:
             eps: Standard normal noise, shape [K, B, D].
             whole: Images of the batch, of which these are the share of this process; else B.
             y: What is known of the images, shape [B, C]; None of an unconditional model.
+            observed: Which of their pixels are there, bool [B, 1, H, W]; None where all are.
 
         Returns:
             The loss of the whole batch, a scalar on the device, nats per image.
         """
         whole = whole or len(x)
         with runtime.autocast(x.device, self.config.precision):
-            batch_loss, log_px, kl = self.forward_pass(x, eps, self.beta, self.capacity, y)
+            batch_loss, log_px, kl = self.forward_pass(
+                x, eps, self.beta, self.capacity, y, observed
+            )
         self.optimizer.zero_grad()
         # Of the processes' gradients the mean is taken: each counts as much as it has images.
         (batch_loss * (len(x) * self.ranks.count / whole)).backward()

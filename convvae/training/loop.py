@@ -94,6 +94,8 @@ def epoch_steps(
         inputs = inputs_of(config, len(index), step.latent_dims, feed.shape, progress.images)
         if feed.y is not None:
             inputs = inputs._replace(y=feed.y[index])
+        if feed.observed is not None:
+            inputs = inputs._replace(observed=feed.observed[index])
         now = step_settings(config, progress.images, plan.total_images)
         now = now._replace(rate=now.rate * progress.step_factor)
         batch_loss = step(pixels, inputs, now)
@@ -212,7 +214,11 @@ class Validation(NamedTuple):
 
 
 def validate(
-    learner: Learner, images: Tensor, settings: StepSettings, y: Tensor | None = None
+    learner: Learner,
+    images: Tensor,
+    settings: StepSettings,
+    y: Tensor | None = None,
+    observed: Tensor | None = None,
 ) -> Validation:
     """Evaluate the objective of the training on images that it does not see.
 
@@ -225,9 +231,10 @@ def validate(
         images: uint8, shape [N, C, H, W].
         settings: Of the epoch's last step.
         y: What is known of the images, shape [N, C]; None of an unconditional model.
+        observed: Which of their pixels are there, bool [N, 1, H, W]; None where all are.
     """
     config, vae = learner.config, learner.weights
-    vae = vae if y is None else vae.given(y)
+    vae = (vae if y is None else vae.given(y)).observing(observed)
     weights = ((settings.beta, settings.capacity), (config.beta, config.capacity or 0.0))
     total = learner.sums.new_zeros(4)
     with evaluating(vae):

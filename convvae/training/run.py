@@ -14,7 +14,7 @@ from rich.console import Console
 
 from convvae import data, runtime
 from convvae.config import TrainConfig, ValidatedOn
-from convvae.data.pixels import binarize_once, mean_pixel
+from convvae.data.pixels import binarize_once
 from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluation import doctor
 from convvae.images import sheets
@@ -41,6 +41,7 @@ from convvae.training.folders import own_folder
 from convvae.training.holdout import RunImages
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.loop import BatchPlan, not_finite, train_epoch, validate
+from convvae.training.missing import check_mask, mean_observed
 from convvae.training.progress import TrainingDisplay, unbroken
 from convvae.training.ranks import Ranks
 from convvae.training.records import (
@@ -102,7 +103,7 @@ def train(
                 run = run or ranks.together(lambda: own_folder(config, None, ranks, held))
                 if console:
                     announce(shown, config, training.learner.vae, device)
-                say(shown, [images.in_words(config.validation)])
+                say(shown, [images.in_words(config.validation), *images.missing_in_words()])
                 say(shown, doctor.of_images(images.test.images, config))
                 carry_out(training, run, Together(watch if ranks.is_first else []), shown)
         except (StoppedError, NonFiniteLossError) as error:
@@ -169,6 +170,7 @@ def prepare(
     model = config.model((height, width), channels, condition)
     conditions(model, images.test)  # what cannot be told of them is said before the work
     learner = Learner(config, model, device, len(images.rows), ranks)
+    check_mask(config, learner.vae, images.source)
     if run is None or not run.is_saved():
         begin(learner, images)
     if config.compile == "on":
@@ -343,7 +345,7 @@ def begin(learner: Learner, images: RunImages) -> None:
     if learner.config.init:
         start_from(learner, learner.config.init)
     elif learner.config.output_bias == "mean":
-        learner.start_at(mean_pixel(map(images.source.read, images.rows.split(1000))))
+        learner.start_at(mean_observed(images))
 
 
 def take_up(training: Training, saves: Saves) -> TrainingProgress:
@@ -403,6 +405,7 @@ def finish_epoch(
         images.validation.images,
         plan.last_settings(progress.epoch),
         conditions(vae.config, images.validation),
+        images.validation.observed,
     )
     if not (means.is_finite() and math.isfinite(full_loss)):
         raise not_finite("the loss of the validation images is not finite", progress, run)
@@ -417,6 +420,8 @@ def finish_epoch(
         "seconds": progress.seconds,
         "images_per_second": progress.epoch_images / progress.seconds,
     }
+    if images.validation.observed is not None:
+        row["val_observed"] = float(images.validation.observed.float().mean())
     if config.skip_norm is not None:
         row["skipped_steps"] = int(learner.skipped)
     run.append_metrics(row)
@@ -451,6 +456,7 @@ def facts_of(
         recipe=config.recipe,
         binarize=config.binarize,
         binarize_seed=config.binarize_seed,
+        mask=config.mask,
         epochs=progress.epoch,
         images=progress.images,
         bound=bound,
@@ -466,7 +472,7 @@ def numbers(prefix: str, means: Means, config: TrainConfig, vae: VAE) -> dict[st
     times the batch size.
     """
     log_px, kl = float(means.log_px), float(means.kl)
-    squared = squared_error_and_kl_per_image(vae.config, log_px, kl)
+    squared = squared_error_and_kl_per_image(vae.config, log_px, kl) if not config.mask else None
     return {
         f"{prefix}_loss": float(means.loss),
         f"{prefix}_log_px": log_px,

@@ -1,5 +1,7 @@
 """`convvae impute` and `convvae denoise`."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +88,51 @@ def test_masks_are_what_they_say(tmp_path):
     assert drawn.flatten(1).sum(1).tolist() == [12] * 5
     assert not torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[:2], missing_pixels("random:0.5", 2, (4, 6), 1))
+
+
+@pytest.fixture
+def holes(tmp_path):
+    """Six digits of which pixels are NaN."""
+    images = data.load("digits", "test", limit=6).images.numpy()[:, 0] / 255
+    missing = np.random.default_rng(0).random(images.shape) < 0.4
+    np.save(tmp_path / "holes.npy", np.where(missing, np.nan, images))
+    return tmp_path / "holes.npy", missing
+
+
+def test_marked_pixels_are_completed_and_left_out_of_bounds(finished_run, holes, tmp_path, capsys):
+    path, missing = holes
+    line = [str(finished_run.path), str(path), "--mask", "marked"]
+    words = ["--completions", "2", "--steps", "2", "--outdir", str(tmp_path / "o")]
+    assert main(["impute", *line, *words]) == 0
+    with np.load(tmp_path / "o" / "imputed.npz") as found:
+        assert set(map(bytes, found["missing"][:, 0])) == set(map(bytes, missing))
+    assert main(["evaluate", *line, "--json", str(tmp_path / "e.json")]) == 0
+    said = capsys.readouterr().out
+    assert "nats per image, of observed pixels" in said
+    assert f"note: {missing.mean():.1%} of the pixels are missing" in said
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["protocol"]["mask"] == "marked"
+    assert found["observed"] == pytest.approx(1 - missing.mean())
+
+
+def test_what_needs_whole_images_is_one_line(finished_run, holes, tmp_path, capsys):
+    path, _ = holes
+    model, out = str(finished_run.path), ["--outdir", str(tmp_path / "no")]
+    for line, error, reason in (
+        (["impute", model, "digits", "--mask", "marked", *out], errors.UsageError, "no pixel of"),
+        (
+            ["impute", model, str(path), "--mask", "random:0.5", *out],
+            errors.CorruptDataError,
+            "NaN",
+        ),
+        (
+            ["evaluate", model, "digits", "--mask", "random:0.5", "--quality", "30"],
+            errors.UsageError,
+            "whole images",
+        ),
+        (["anomalies", model, str(path), *out], errors.CorruptDataError, "--mask marked"),
+    ):
+        assert main(line) == error.exit_code
+        lines = capsys.readouterr().err.splitlines()
+        assert reason in lines[-1]
+    assert not (tmp_path / "no").exists()

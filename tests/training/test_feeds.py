@@ -69,7 +69,7 @@ def test_streamed_batches_are_those_of_all_images(stored, form):
     source = form(stored)
     assert source.is_stored == (source is stored)
     expected = [stored.images[index] for index in order(len(stored))]
-    for kind in (Streamed(source, CPU, Ranks()), Resident(source.images, CPU, Ranks())):
+    for kind in (Streamed(source, CPU, Ranks()), Resident(source, CPU, Ranks())):
         found = list(kind.batches(order(len(stored))))
         assert all(map(torch.equal, found, expected))
         assert len(found) == len(expected)

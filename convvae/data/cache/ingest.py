@@ -80,7 +80,7 @@ def ingest(source: Source, wanted: Wanted, out: Path, say: Callable[[str], None]
     try:
         return _Ingestion(source, wanted, shape, out, say).run()
     except _ColourFoundError:
-        return _Ingestion(source, wanted, (3, *shape[1:]), out, say).run()
+        return _Ingestion(source, wanted, (wanted.kept(3), *shape[1:]), out, say).run()
 
 
 def contents(source: Source) -> str:
@@ -220,7 +220,7 @@ class _Ingestion:
                     f"{self.items[result.row].name} is {height}x{width}, others are "
                     f"{self.shape[1]}x{self.shape[2]}; choose one with `image_size`"
                 )
-            assert channels == 3, "grey becomes RGB by itself"
+            assert channels == self.wanted.kept(3), "grey becomes RGB by itself"
             raise _ColourFoundError
         self.results[result.row] = result
 

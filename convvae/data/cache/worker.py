@@ -101,7 +101,7 @@ def serve(source: BinaryIO, answers: BinaryIO) -> None:
     """
     task: dict[str, Any] = json.loads(source.readline())
     size = task["size"] and (task["size"][0], task["size"][1])
-    wanted = Wanted(size, task["channels"], task["crop"])
+    wanted = Wanted(size, task["channels"], task["crop"], task["alpha"])
     channels, height, width = task["shape"]
     out = os.open(task["out"], os.O_WRONLY)
     shape = (channels, height, width)

@@ -31,6 +31,7 @@ from convvae.files import open_regular
 
 IMAGE_KEYS = ("images", "x")
 LABEL_KEYS = ("labels", "y")
+MISSING_KEY = "missing"
 _CHUNK_BYTES = 1 << 24
 _MAX_CHANNELS = 4
 _BROKEN = (
@@ -44,21 +45,27 @@ class _Arrays(OneFile):
 
     by_path = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, marked: bool = False) -> None:
         super().__init__(path)
         self.rows: int | None = None
+        self.marked = marked
+        """Whether pixels that are marked for missing are taken: an alpha of 0 then says so."""
 
     def count(self) -> int | None:
         """Number of images, once the header was read."""
         return self.rows
 
     def _numbered(
-        self, shape: tuple[int, ...], chunks: Iterator[np.ndarray], labels: np.ndarray | None
+        self,
+        shape: tuple[int, ...],
+        chunks: Iterator[np.ndarray],
+        labels: np.ndarray | None,
+        missing: np.ndarray | None = None,
     ) -> Iterator[Item]:
         """Items from chunks of rows.
 
         Raises:
-            CorruptDataError: the shape, the values or the labels are not those of images.
+            CorruptDataError: the shape, the values, the labels or the mask are not those of images.
         """
         where = self.path
         last = channels_last(shape, where)
@@ -68,13 +75,21 @@ class _Arrays(OneFile):
                 f"{where} has {shape[0]} images but labels of shape {list(labels.shape)}; "
                 f"expected [{shape[0]}]"
             )
+        wanted = without_channels(shape, last=last)
+        if missing is not None and missing.shape != wanted:
+            raise CorruptDataError(
+                f"{where} has an array {MISSING_KEY} of shape {list(missing.shape)}; images of "
+                f"shape {list(shape)} need one of {list(wanted)}"
+            )
         row = 0
         for chunk in chunks:
-            pixels = as_bytes(chunk, row, where)
-            if pixels.ndim == 3:
-                pixels = pixels[..., None]
-            elif not last:
-                pixels = pixels.transpose(0, 2, 3, 1)
+            values = chunk[..., None] if chunk.ndim == 3 else chunk
+            values = values if last else values.transpose(0, 2, 3, 1)
+            if self.marked:
+                here = None if missing is None else missing[row : row + len(values)]
+                pixels = marked_bytes(values, here, row, where)
+            else:
+                pixels = as_bytes(values, row, where)
             for image in pixels:
                 label = None if labels is None else int(labels[row])
                 yield Item(str(row), np.ascontiguousarray(image), label)
@@ -98,7 +113,7 @@ class Npy(_Arrays):
 
 
 class Npz(_Arrays):
-    """A `.npz` file with `images` (or `x`), and perhaps `labels` (or `y`)."""
+    """A `.npz` file with `images` (or `x`), and perhaps `labels` (or `y`) and `missing`."""
 
     def items(self) -> Iterator[Item]:
         """The rows.
@@ -121,11 +136,26 @@ class Npz(_Arrays):
                 )
             key = next((key for key in LABEL_KEYS if key in names), None)
             labels = None if key is None else self._labels(archive, key)
+            missing = self._missing(archive) if MISSING_KEY in names else None
             where = f"{images} in {self.path}"
             file = stack.enter_context(_opened(archive, images, self.path))
             header = _header(file, where)
             _check_promise(header, archive.getinfo(f"{images}.npy").file_size, where)
-            yield from self._numbered(header.shape, _rows(file, header, where), labels)
+            yield from self._numbered(header.shape, _rows(file, header, where), labels, missing)
+
+    def _missing(self, archive: zipfile.ZipFile) -> np.ndarray | None:
+        """Where a pixel is missing, bool [N, H, W]; None, and a remark, without marks."""
+        where = f"{MISSING_KEY} in {self.path}"
+        if not self.marked:
+            self.remarks = (f"the array {MISSING_KEY} left aside: `mask='marked'` takes it",)
+            return None
+        with _opened(archive, MISSING_KEY, self.path) as file:
+            header = _header(file, where)
+            if header.dtype.kind not in "biuf":
+                raise CorruptDataError(f"{where} has dtype {header.dtype}; expected bool")
+            _check_promise(header, archive.getinfo(f"{MISSING_KEY}.npy").file_size, where)
+            chunks = [chunk != 0 for chunk in _rows(file, header, where)]
+        return np.concatenate(chunks) if chunks else np.zeros(header.shape, bool)
 
     def _labels(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
         where = f"{key} in {self.path}"
@@ -271,6 +301,44 @@ def channels_last(shape: tuple[int, ...], where: Path | str) -> bool:
     )
 
 
+def without_channels(shape: tuple[int, ...], *, last: bool) -> tuple[int, ...]:
+    """N, H, W of images of that shape.
+
+    Args:
+        shape: Of the images.
+        last: As `channels_last` says.
+    """
+    return shape[:3] if last else (shape[0], *shape[2:])
+
+
+def marked_bytes(
+    values: np.ndarray, missing: np.ndarray | None, row: int, where: Path | str
+) -> np.ndarray:
+    """Pixel values as uint8 with an alpha behind them: 0 where a pixel is missing, 255 elsewhere.
+
+    A pixel is missing where the mask says so, or where one of its channels is NaN; its values
+    become 0.
+
+    Args:
+        values: Shape `[n, H, W, C]`.
+        missing: The mask, bool `[n, H, W]`; None where there is none.
+        row: The place of the first image.
+        where: What messages call them.
+
+    Returns:
+        uint8 `[n, H, W, C + 1]`.
+
+    Raises:
+        CorruptDataError: the dtype or the values are not those of pixels.
+    """
+    gone = np.zeros(values.shape[:3], bool) if missing is None else missing
+    if values.dtype.kind == "f":
+        gone = gone | np.isnan(values).any(-1)
+    there = ~gone[..., None]
+    pixels = as_bytes(np.where(there, values, values.dtype.type(0)), row, where)
+    return np.concatenate([pixels, there * np.uint8(255)], -1)
+
+
 def as_bytes(values: np.ndarray, row: int, where: Path | str) -> np.ndarray:
     """Pixel values as uint8.
 
@@ -292,7 +360,10 @@ def as_bytes(values: np.ndarray, row: int, where: Path | str) -> np.ndarray:
     finite = np.isfinite(values).all(axes)
     if not finite.all():
         found = row + int(np.argmin(finite))
-        raise CorruptDataError(f"{where}: image {found} holds NaN or infinity")
+        raise CorruptDataError(
+            f"{where}: image {found} holds NaN or infinity; training, evaluation and imputation "
+            "take NaN for a missing pixel with `mask='marked'`"
+        )
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 1:
         raise CorruptDataError(

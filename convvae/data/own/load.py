@@ -10,7 +10,7 @@ from convvae.data.cache import store
 from convvae.data.cache.check import PIXELS
 from convvae.data.cache.worker import digest
 from convvae.data.decode import Wanted
-from convvae.data.images import ImageSet, Split
+from convvae.data.images import ImageSet, Split, unmarked
 from convvae.data.items import Source
 from convvae.data.own import arrays
 from convvae.data.own.archives import open_archive
@@ -40,6 +40,8 @@ class Preparation:
         crop: Fill the size and cut off what sticks out, instead of padding with black.
         split: `auto`, `folders`, `none`, or a share between 0 and 1 such as `0.2`: see `divide`.
         skip_bad: Leave out files that cannot be read, instead of refusing the source.
+        marked: Take pixels that are marked for missing: NaN in arrays of floats, what is not zero
+            in an array `missing` beside `images`, and what is not opaque in images with alpha.
     """
 
     image_size: Size | None = None
@@ -47,11 +49,21 @@ class Preparation:
     crop: bool = False
     split: str = "auto"
     skip_bad: bool = False
+    marked: bool = False
 
     @property
     def wanted(self) -> Wanted:
-        """What each image shall become."""
-        return Wanted(self.image_size, self.channels, self.crop)
+        """What each image shall become.
+
+        Raises:
+            ConfigError: alpha is to be a channel, and to mark what is missing.
+        """
+        if self.marked and self.channels in (2, 4):
+            raise ConfigError(
+                f"`channels={self.channels}` keeps an alpha as a channel, and `mask='marked'` "
+                "takes it for a mask; choose 1 or 3"
+            )
+        return Wanted(self.image_size, self.channels, self.crop, self.marked)
 
 
 def is_own(word: str) -> bool:
@@ -78,8 +90,12 @@ def local_path(word: str) -> Path | None:
     return expand(Path(rest)) if name in LOCAL else None
 
 
-def open_source(word: str) -> Source:
+def open_source(word: str, *, marked: bool = False) -> Source:
     """The images that a word names: a folder, an archive, an array, a table, shards, or `hf:...`.
+
+    Args:
+        word: What names them.
+        marked: As of `Preparation`.
 
     Raises:
         UnknownDataError: it is none of them, or cannot be read.
@@ -101,9 +117,9 @@ def open_source(word: str) -> Source:
         if suffix in TABLES:
             return Table(path)
         if suffix == ".npy":
-            return arrays.Npy(path)
+            return arrays.Npy(path, marked=marked)
         if suffix == ".npz":
-            return arrays.Npz(path)
+            return arrays.Npz(path, marked=marked)
         if "-idx" in path.name or ".idx" in path.name:
             return arrays.Idx(path)
         return open_archive(path)
@@ -142,8 +158,9 @@ def load_own(word: str, split: Split, limit: int | None, prepare: Preparation) -
         )
     rows = slice(rows.start, rows.start + (count if limit is None else limit))
     kind = "training" if split == "train" else "test"
-    _say(_summary(title, entry, f"{rows.stop - rows.start:,} {kind} images", how))
-    return _rows(title, entry, rows, split)
+    chosen = f"{rows.stop - rows.start:,} {kind} images"
+    _say(_summary(title, entry, chosen, how, marked=prepare.marked))
+    return _rows(title, entry, rows, split, marked=prepare.marked)
 
 
 def load_parts(word: str, part: Part, prepare: Preparation) -> list[ImageSet]:
@@ -161,14 +178,15 @@ def load_parts(word: str, part: Part, prepare: Preparation) -> list[ImageSet]:
         raise ConfigError(f"{title} is not divided (`split='none'`); choose `part='train'` or test")
     others, _ = divide(entry, prepare.split, "train")
     chosen = f"{tests.stop:,} test images and {others.stop - tests.stop:,} training images"
-    _say(_summary(title, entry, chosen, how))
-    return [_rows(title, entry, tests, "test"), _rows(title, entry, others, "train")]
+    _say(_summary(title, entry, chosen, how, marked=prepare.marked))
+    parts: tuple[tuple[slice, Split], ...] = ((tests, "test"), (others, "train"))
+    return [_rows(title, entry, *found, marked=prepare.marked) for found in parts]
 
 
 def _opened(word: str, prepare: Preparation) -> tuple[str, store.Entry]:
     """What messages call a source, and its images in the cache."""
     _check_split(prepare.split)
-    source = open_source(word)
+    source = open_source(word, marked=prepare.marked)
     entry = store.entry_for(source, prepare.wanted, _orders(prepare.split), _say)
     facts = entry.facts
     if facts["bad_count"] and not prepare.skip_bad:
@@ -181,11 +199,11 @@ def _opened(word: str, prepare: Preparation) -> tuple[str, store.Entry]:
     return source.title, entry
 
 
-def _rows(title: str, entry: store.Entry, rows: slice, split: Split) -> ImageSet:
+def _rows(title: str, entry: store.Entry, rows: slice, split: Split, *, marked: bool) -> ImageSet:
     """Some rows of the cache, with what belongs to them."""
     labels, classes = entry.labels, entry.facts["classes"]
     stored = StoredPixels(entry.folder / PIXELS, rows.start, entry.images[rows])
-    return ImageSet(
+    found = ImageSet(
         stored.images,
         None if labels is None else labels[rows],
         title,
@@ -195,6 +213,7 @@ def _rows(title: str, entry: store.Entry, rows: slice, split: Split) -> ImageSet
         fingerprint=digest(f"{entry.key} {rows.start} {rows.stop}".encode()),
         stored=stored,
     )
+    return unmarked(found) if marked else found
 
 
 def divide(entry: store.Entry, rule: str, split: Split) -> tuple[slice, str]:
@@ -265,10 +284,10 @@ def _check_split(rule: str) -> None:
         )
 
 
-def _summary(title: str, entry: store.Entry, chosen: str, how: str) -> str:
+def _summary(title: str, entry: store.Entry, chosen: str, how: str, *, marked: bool) -> str:
     """What was chosen, in one line."""
     total, channels, height, width = entry.shape
-    parts = [f"{title}: {chosen} of {total:,}, {how}", f"{channels} x {height} x {width}"]
+    parts = [f"{title}: {chosen} of {total:,}, {how}", f"{channels - marked} x {height} x {width}"]
     if entry.facts["classes"]:
         parts.append(f"{len(entry.facts['classes'])} classes")
     if entry.facts["bad_count"]:
