@@ -23,8 +23,8 @@ ROOMS = {
         "explorer", "estimator", "api", "cli", "__main__", "__init__",
     ],
     "anomalies": [
-        "quantities", "scores", "calibration", "heatmaps", "carried", "pictures", "report",
-        "detection", "__init__",
+        "quantities", "scores", "calibration", "choosing", "heatmaps", "carried", "request",
+        "pictures", "report", "detection", "__init__",
     ],
     "cli": [
         "options", "help", "flags", "console", "common", "train", "reconstruct", "generate",
@@ -60,7 +60,7 @@ ROOMS = {
         "geometry", "sheets", "ssim", "__init__",
     ],
     "interop": [
-        "layout", "mlx", "torch_vae", "notebook", "reading", "weights", "graphs", "onnx",
+        "layout", "mlx", "torch_vae", "notebook", "reading", "weights", "judging", "graphs", "onnx",
         "torch_export", "hub", "__init__",
     ],
     "model": [

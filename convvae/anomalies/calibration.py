@@ -11,7 +11,7 @@ outliers, Bates et al. 2023, https://arxiv.org/abs/2104.08279
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from convvae.anomalies.scores import Measured, Reference, scores
+from convvae.data import Images
+from convvae.evaluation.encode import batches
+from convvae.model.vae import VAE
 
 
 def p_values(score: Tensor, normal: Tensor, member: Tensor) -> Tensor:
@@ -129,6 +132,31 @@ class Calibration(NamedTuple):
         reference = Reference.of(normal.evidence)
         members = torch.ones(len(reference.mu), dtype=torch.bool)
         return cls(reference, scores(normal, reference, members))
+
+
+def first_normal(
+    vae: VAE, normal: Images, chosen: Tensor, wanted: int, binarize_seed: int | None
+) -> Iterator[Tensor]:
+    """The first of the normal images as the model takes them, uint8 [n, C, H, W], batch by batch.
+
+    Args:
+        vae: The model.
+        normal: A set.
+        chosen: Which of its images are normal ones, bool [N].
+        wanted: How many, at most.
+        binarize_seed: Of the black or white pixels of a model of such images, else None.
+
+    Raises:
+        ImageSizeError: the images do not fit the model.
+    """
+    done = count = 0
+    for batch in batches(vae, normal, binarize_seed):
+        these = batch[chosen[done : done + len(batch)]][: wanted - count]
+        done, count = done + len(batch), count + len(these)
+        if len(these):
+            yield these
+        if count == wanted:
+            break
 
 
 def judge(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convvae.anomalies.calibration import first_normal
 from convvae.data import Images
 from convvae.data.pixels import to_unit
 from convvae.errors import UsageError
@@ -93,16 +94,8 @@ def calibrate(
     """
     height, width = vae.config.image_size
     wanted = max(100, MOST_PIXELS // (height * width))
-    found: list[Tensor] = []
-    done = count = 0
-    for batch in batches(vae, normal, binarize_seed):
-        these = batch[chosen[done : done + len(batch)]][: wanted - count]
-        done, count = done + len(batch), count + len(these)
-        if len(these):
-            found.append(local_error(vae, these))
-        if count == wanted:
-            break
-    return PixelCalibration.of(torch.cat(found))
+    parts = first_normal(vae, normal, chosen, wanted, binarize_seed)
+    return PixelCalibration.of(torch.cat([local_error(vae, part) for part in parts]))
 
 
 def p_values(

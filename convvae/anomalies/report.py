@@ -6,11 +6,10 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -18,12 +17,20 @@ from convvae.anomalies import heatmaps
 from convvae.anomalies.calibration import Calibration, Judgement, judge
 from convvae.anomalies.carried import MOST_CARRIED, Carried, CarriedTerms, carry
 from convvae.anomalies.pictures import Shown, draw_worst, picture_name, title, write_heatmaps
-from convvae.anomalies.quantities import has_groups
-from convvae.anomalies.scores import AUTO, FEW_NORMAL, NEIGHBOUR_RANK, SCORES, Measured, measure
+from convvae.anomalies.request import (
+    AnomalySettings,
+    Chosen,
+    Request,
+    choose,
+    is_abnormal,
+    normal_ones,
+    plan,
+)
+from convvae.anomalies.scores import FEW_NORMAL, NEIGHBOUR_RANK, SCORES, Measured, measure
 from convvae.data import Images
 from convvae.data.images import class_name
 from convvae.data.progress import counting
-from convvae.errors import UsageError, printable
+from convvae.errors import printable
 from convvae.files import atomic, make_folder, write_text
 from convvae.model.vae import VAE
 
@@ -33,40 +40,6 @@ HEATMAP_FILES = ("heatmaps.npz", "heatmaps.png")
 """What is written of the pixels, where it is asked for."""
 FLAGGED_NAMED = 20
 """Flagged images that are printed by name."""
-
-
-@dataclass(frozen=True)
-class AnomalySettings:
-    """How images are judged."""
-
-    model: str
-    score: str
-    """The score that flags and ranks; `auto` until it is `settled`."""
-    false_alarms: float
-    """Share of normal images that may be flagged."""
-    abnormal: tuple[str, ...]
-    """Labels to be found."""
-    samples: int
-    """Draws of z for the importance-weighted bound."""
-    seed: int
-    binarize_seed: int | None
-
-
-@dataclass(frozen=True)
-class Request:
-    """Images to judge, and the normal ones that they are held against."""
-
-    source: Images
-    """The images that are judged; and after them, if need be, some that only calibrate."""
-    judged: int
-    """How many of `source`, from the first, are judged."""
-    normal: Images | Tensor | Carried
-    """The normal images; or which of `source` are normal, bool [N], where they are among them; or
-    what the model's file says of them."""
-    same_source: bool
-    """Whether the normal images are of the source of those that are judged."""
-    trained_on: bool
-    """Whether the normal images are those that the model learnt from."""
 
 
 @dataclass(frozen=True)
@@ -80,41 +53,6 @@ class Output:
     """Whether to say of every pixel how abnormal it is."""
     carry_in: str | None = None
     """The model into whose file the calibration is written; None for no file."""
-
-
-class Chosen(NamedTuple):
-    """Some of the images of a source."""
-
-    source: Images
-    which: Tensor | None
-    """Which of them, bool [N]; None where all."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What is to be measured for a request."""
-
-    abnormal: Tensor | None
-    """Which of the images are to be found, bool [N]; None without such labels."""
-    normal: Tensor
-    """Which of the normal images, or of those that are judged, calibrate: bool [M] or [N]."""
-    measured: Mapping[str, Chosen]
-    """The images to pass through the model: `judged`, and `normal` where those are others."""
-
-
-def plan(request: Request, settings: AnomalySettings) -> Measurement:
-    """What is to be measured.
-
-    Raises:
-        UsageError: a label does not exist, or no normal image is left.
-    """
-    source, normal = request.source, request.normal
-    abnormal = is_abnormal(source, settings.abnormal) if settings.abnormal else None
-    chosen = normal_ones(request, settings.abnormal, abnormal)
-    measured = {"judged": Chosen(source, None)}
-    if not isinstance(normal, Tensor | Carried):
-        measured["normal"] = Chosen(normal, chosen)
-    return Measurement(abnormal, chosen, measured)
 
 
 def run(
@@ -147,6 +85,7 @@ def run(
     if known is None:
         known = {name: _measured(vae, some, settings) for name, some in planned.measured.items()}
     found, theirs = known["judged"], _of_normal(request, chosen, known)
+    settings, chosen_by = choose(vae, request, settings, chosen)
     calibration = Calibration.of(theirs) if theirs else _carried(request).calibration
     held = chosen if isinstance(request.normal, Tensor) else calibration
     judgements = judge(found, held, abnormal, settings.false_alarms, request.judged)
@@ -158,6 +97,7 @@ def run(
         "images": request.judged,
         "normal": _normal_title(request, chosen),
         "normal_images": count,
+        "chosen_by": chosen_by or None,
         "scores": {name: as_record(name, judgements.get(name)) for name in SCORES},
         "notes": notes(request, count, settings, abnormal, judgements),
     }
@@ -197,50 +137,6 @@ def _carried(request: Request) -> Carried:
     return request.normal
 
 
-def normal_ones(request: Request, labels: tuple[str, ...], abnormal: Tensor | None) -> Tensor:
-    """Which of the normal images' source are normal ones, bool.
-
-    Raises:
-        UsageError: none is left.
-    """
-    normal = request.normal
-    if isinstance(normal, Carried):
-        return torch.ones(normal.terms.images, dtype=torch.bool)
-    among = isinstance(normal, Tensor)
-    chosen = normal if among else torch.ones(len(normal), dtype=torch.bool)
-    if abnormal is not None and request.same_source:
-        chosen = chosen & ~(abnormal if among else is_abnormal(normal, labels))
-    if not bool(chosen.any()):
-        raise UsageError(
-            "no normal image is left to calibrate the scores: name others with `normal`"
-        )
-    return chosen
-
-
-def settled(vae: VAE, request: Request, settings: AnomalySettings) -> AnomalySettings:
-    """The settings, `auto` replaced by the score that it stands for.
-
-    Raises:
-        UsageError: the score is not defined of this model, or of so few normal images; or there are
-            none, or a label does not exist.
-    """
-    count = int(plan(request, settings).normal.sum())
-    few = count <= NEIGHBOUR_RANK
-    if settings.score == "auto":
-        return replace(settings, score="squared_error" if few else AUTO)
-    if settings.score in FEW_NORMAL and few:
-        raise UsageError(
-            f"`score={settings.score!r}` is not defined: it needs more than {NEIGHBOUR_RANK} "
-            f"normal images and there are {count}; name more with `normal`"
-        )
-    if settings.score == "bounds_ratio" and not has_groups(vae):
-        raise UsageError(
-            "`score='bounds_ratio'` leaves groups of latents to the prior, and this model of "
-            f"network {vae.config.network} has {max(1, len(vae.config.plan))}; take another score"
-        )
-    return settings
-
-
 def _of_normal(request: Request, chosen: Tensor, known: Mapping[str, Measured]) -> Measured | None:
     """The normal images, measured; None where the model's file says what they are."""
     if isinstance(request.normal, Tensor):
@@ -277,25 +173,6 @@ def _carry(
 
 def _print(text: str) -> None:
     Console().print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def is_abnormal(source: Images, chosen: tuple[str, ...]) -> Tensor:
-    """Which images have one of the chosen labels, by the labels' names or numbers: bool [N].
-
-    Raises:
-        UsageError: the images have no labels, or none of that name.
-    """
-    if source.labels is None:
-        raise UsageError(f"{source.name} has no labels; leave out `abnormal`")
-    numbers = range(len(source.classes)) if source.classes else source.labels.unique().tolist()
-    known = {class_name(source.classes, n): n for n in numbers}
-    for label in chosen:
-        if label not in known:
-            raise UsageError(
-                f"`abnormal={label!r}` is no label of {source.name}; there are {', '.join(known)}"
-            )
-    wanted = torch.tensor([known[label] for label in chosen])
-    return torch.isin(source.labels, wanted)
 
 
 def as_record(name: str, judgement: Judgement | None) -> dict[str, Any] | None:
@@ -440,8 +317,11 @@ def _say(report: Mapping[str, Any]) -> None:
     said = [
         printable(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
         for name, value in report.items()
-        if name not in ("scores", "notes") and value not in (None, ())
+        if name not in ("chosen_by", "scores", "notes") and value not in (None, ())
     ]
+    if report["chosen_by"]:
+        each = ", ".join(f"{name} {auroc:.3f}" for name, auroc in report["chosen_by"].items())
+        said.append(f"chosen by normal images made abnormal, AUROC: {each}")
     said += [_line(name, row, report["images"]) for name, row in report["scores"].items() if row]
     said += [f"note: {note}" for note in report["notes"]]
     console.print("\n".join(said), highlight=False, markup=False, soft_wrap=True)

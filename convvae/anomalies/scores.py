@@ -68,8 +68,6 @@ SCORES: dict[str, Score] = {
     "combination": Score(1, "deviations", "corrected_error and neighbours, each standardised"),
 }
 """Name -> quantity; a score is its value times its sign, so that high is abnormal."""
-AUTO = "combination"
-"""What `auto` stands for: of the scores above the best on average, see docs/anomalies.md."""
 FEW_NORMAL = ("latent_distance", "neighbours", "combination")
 """Scores that need more normal images than `NEIGHBOUR_RANK`."""
 

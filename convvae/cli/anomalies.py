@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from convvae.anomalies import report
     from convvae.anomalies.carried import Carried
+    from convvae.anomalies.request import AnomalySettings, Chosen, Request
     from convvae.evaluation.shards import Measure, ShardFolder
     from convvae.model.checkpoint import ModelMetadata
     from convvae.model.vae import VAE
@@ -46,7 +47,7 @@ ScoreName = Literal[
     "bounds_ratio",
     "combination",
 ]
-"""Scores, and `auto`, which is the one that did best on average."""
+"""Scores, and `auto`, which chooses one by normal images alone."""
 
 
 class AnomaliesOptions(ImagesOptions, sharding.ShardedOptions):
@@ -63,7 +64,7 @@ class AnomaliesOptions(ImagesOptions, sharding.ShardedOptions):
     false_alarms: float | None = Field(default=None, gt=0, lt=1)
     """Share of normal images that may be flagged (else as carried by the model, or 0.05)."""
     score: ScoreName | None = None
-    """Score that flags and ranks (else as carried by the model, or squared_error)."""
+    """Score that flags and ranks; auto chooses one (else as carried, or squared_error)."""
     samples: int | None = Field(default=None, ge=1, le=1_000_000)
     """Draws K of z per image for the importance-weighted bound (else as carried, or 10)."""
     calibrate: Switch = False
@@ -99,8 +100,8 @@ class AnomaliesTask:
 
     options: AnomaliesOptions
     vae: VAE
-    request: report.Request
-    settings: report.AnomalySettings
+    request: Request
+    settings: AnomalySettings
 
     @staticmethod
     def written(options: AnomaliesOptions) -> list[Path]:
@@ -118,8 +119,8 @@ class AnomaliesTask:
             ConvvaeError: they cannot be had, or the output is in the way.
         """
         vae, metadata = open_model(options)
-        from convvae.anomalies import report
         from convvae.anomalies.carried import carried, check_place
+        from convvae.anomalies.request import AnomalySettings, settled
 
         if options.shards is None or "outdir" in options.model_fields_set:
             word, written = meant(options, metadata), cls.written(options)
@@ -133,7 +134,7 @@ class AnomaliesTask:
                 f"--samples {options.samples}: {options.model} carries a calibration by "
                 f"{terms.samples}; leave it out, or calibrate again"
             )
-        settings = report.AnomalySettings(
+        settings = AnomalySettings(
             model=options.model,
             score=options.score or (terms.score if terms else "squared_error"),
             false_alarms=options.false_alarms or (terms.false_alarms if terms else 0.05),
@@ -143,7 +144,7 @@ class AnomaliesTask:
             binarize_seed=binarize_seed(metadata),
         )
         request = _judged(options, metadata, known) if known else _request(options, metadata)
-        return cls(options, vae, request, report.settled(vae, request, settings))
+        return cls(options, vae, request, settled(vae, request, settings))
 
     @property
     def outputs(self) -> report.Output:
@@ -158,10 +159,11 @@ class AnomaliesTask:
     def measures(self) -> Mapping[str, Measure]:
         """How the images are measured in shards."""
         from convvae.anomalies import report
+        from convvae.anomalies.request import plan
         from convvae.evaluation.encode import batch_size
         from convvae.evaluation.shards import Measure
 
-        def part(some: report.Chosen, start: int, stop: int) -> dict[str, Tensor]:
+        def part(some: Chosen, start: int, stop: int) -> dict[str, Tensor]:
             return report.measured_part(self.vae, some, self.settings, start, stop)
 
         return {
@@ -171,7 +173,7 @@ class AnomaliesTask:
                 partial(part, some),
                 sharding.of_images(some.source),
             )
-            for name, some in report.plan(self.request, self.settings).measured.items()
+            for name, some in plan(self.request, self.settings).measured.items()
         }
 
     def finish(self, folder: ShardFolder) -> None:
@@ -183,14 +185,14 @@ class AnomaliesTask:
         report.run(self.vae, self.request, self.settings, self.outputs, known)
 
 
-def _judged(options: AnomaliesOptions, metadata: ModelMetadata, known: Carried) -> report.Request:
+def _judged(options: AnomaliesOptions, metadata: ModelMetadata, known: Carried) -> Request:
     """The images to judge by what the model's file says of normal ones.
 
     Raises:
         UsageError: the calibration cannot do what is asked for.
         ConvvaeError: images cannot be read, each reason with its own class.
     """
-    from convvae.anomalies.report import Request
+    from convvae.anomalies.request import Request
 
     if options.normal_limit is not None or options.normal_part != "test":
         raise UsageError(
@@ -202,7 +204,7 @@ def _judged(options: AnomaliesOptions, metadata: ModelMetadata, known: Carried) 
     return Request(source.first(judged), judged, known, same_source=False, trained_on=False)
 
 
-def _request(options: AnomaliesOptions, metadata: ModelMetadata) -> report.Request:
+def _request(options: AnomaliesOptions, metadata: ModelMetadata) -> Request:
     """The images to judge and the normal ones; where these are among those, each is read once.
 
     Raises:
@@ -213,7 +215,7 @@ def _request(options: AnomaliesOptions, metadata: ModelMetadata) -> report.Reque
     """
     import torch
 
-    from convvae.anomalies.report import Request
+    from convvae.anomalies.request import Request
 
     as_they_are = {"split": None, "crop": None, "skip_bad": False}
     theirs = options.model_copy(update={"data": options.normal})

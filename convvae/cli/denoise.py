@@ -15,6 +15,7 @@ from convvae.cli.common import (
 )
 from convvae.cli.flags import parse
 from convvae.config import UserPath
+from convvae.errors import UsageError
 
 
 class DenoiseOptions(ImagesOptions, OutputOptions):
@@ -41,6 +42,11 @@ def denoise(args: list[str]) -> None:
     paths = [options.outdir / name for name in ("denoised.npz", "denoised.png")]
     check_outputs(options, paths, "outdir", model=options.model, data=meant(options, metadata))
     source = read_images(options, vae, metadata)
+    if source.observed is not None:
+        raise UsageError(
+            f"pixels of {source.name} are missing, and noise is taken from whole images; complete "
+            "them before, as `impute` does"
+        )
     images = source.images
     with counting("denoising", len(images)) as progress:
         found = imputation.denoise(

@@ -22,7 +22,7 @@ class ExportOptions(OutputOptions):
     form: Annotated[Literal["onnx", "npz", "pth", "pt2", "torch-vae"], Flag(name="format")]
     """onnx, pt2: graphs; npz: the MLX tutorial's; pth: plain state dict; torch-vae: its own."""
     out: UserPath
-    """File to write; for onnx and pt2 the folder of encoder, decoder and vae."""
+    """File to write; for onnx and pt2 the folder of encoder, decoder and vae (and anomalies)."""
 
 
 def export(args: list[str]) -> None:
@@ -35,6 +35,11 @@ def export(args: list[str]) -> None:
             "folder for them"
         )
     names = [f"{name}.{options.form}" for name in GRAPHS] if folder else [""]
+    from convvae.anomalies.carried import carried
+
+    judge = carried(options.model) if folder else None
+    if judge is not None:
+        names.append(f"anomalies.{options.form}")
     check_outputs(options, [options.out / name for name in names], "out", model=options.model)
     from convvae.interop import weights
     from convvae.interop.onnx import export_onnx
@@ -45,15 +50,20 @@ def export(args: list[str]) -> None:
     written, notes = [options.out], []
     match options.form:
         case "onnx":
-            written = export_onnx(vae, metadata, options.out)
+            written = export_onnx(vae, metadata, options.out, judge)
         case "pt2":
-            written = export_programs(vae, metadata, options.out)
+            written = export_programs(vae, metadata, options.out, judge)
         case "npz":
             notes = weights.export_npz(vae, options.out)
         case "torch-vae":
             notes = weights.export_torch_vae(vae, options.out)
         case "pth":
             notes = weights.export_state_dict(vae, options.out)
+    if judge is not None and len(written) == len(GRAPHS):
+        notes.append(
+            f"no graph of the calibration: its score {judge.terms.score} draws z, and graphs draw "
+            "nothing; calibrate by another"
+        )
     for path in written:
         print(f"wrote {path}: {_size(path)}")
     say_notes(notes)

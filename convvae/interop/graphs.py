@@ -8,6 +8,10 @@ Three graphs, each for any number of images B:
 - decoder: z [B, D] -> mean of p(x|z) [B, C, H, W]
 - vae: x -> its reconstruction, the decoder of the posterior's location
 
+Of a model whose file carries a calibration, a fourth, see `judging`:
+
+- anomalies: x -> score [B], p [B] and flagged [B]
+
 Of a conditional model each has a second input, y [B, labels]: a one at the place of the image's
 label, zeros elsewhere; the labels are named in the metadata, in their order.
 
@@ -30,8 +34,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
+from convvae.anomalies.carried import Carried
 from convvae.distributions import DiagonalGaussian, FullGaussian
+from convvae.interop.judging import DRAWN, JudgingGraph
 from convvae.model.vae import VAE
+
+RECONSTRUCTING = ("encoder", "flow", "decoder", "head")
+"""The parts of a model that take an image to its reconstruction."""
 
 
 class Graph(NamedTuple):
@@ -43,18 +52,23 @@ class Graph(NamedTuple):
     outputs: list[str]
 
 
-def graphs(vae: VAE) -> dict[str, Graph]:
-    """The three graphs of a model, by their names."""
+def graphs(vae: VAE, carried: Carried | None = None) -> dict[str, Graph]:
+    """The three graphs of a model by their names, and that of a calibration which draws nothing."""
     config = vae.config
     image = (config.channels, *config.image_size)
     spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["location"]}
     outputs = ["location"] if config.plan else spread[config.posterior]
     y = {} if config.condition is None else {"y": (len(config.condition.labels),)}
-    return {
+    found = {
         "encoder": Graph(EncoderGraph(vae), {"x": image, **y}, outputs),
         "decoder": Graph(DecoderGraph(vae), {"z": (config.latent_dims,), **y}, ["mean"]),
         "vae": Graph(ReconstructionGraph(vae), {"x": image, **y}, ["mean"]),
     }
+    if carried is not None and carried.terms.score not in DRAWN:
+        parts = _with(vae, *RECONSTRUCTING)
+        judging = JudgingGraph(parts, carried)
+        found["anomalies"] = Graph(judging, {"x": image}, ["score", "p", "flagged"])
+    return found
 
 
 def traced(graph: Graph) -> ExportedProgram:
@@ -141,7 +155,7 @@ class ReconstructionGraph(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae = _with(vae, "encoder", "flow", "decoder", "head")
+        self.vae = _with(vae, *RECONSTRUCTING)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, C, H, W] -> mean [B, C, H, W]."""

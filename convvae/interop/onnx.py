@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from convvae.anomalies.carried import Carried
 from convvae.errors import ModelMismatchError, missing_extra
 from convvae.files import make_folder, write_bytes
 from convvae.interop.graphs import graphs, quiet, traced
+from convvae.interop.judging import terms
 from convvae.model.checkpoint import ModelMetadata, shareable
 from convvae.model.vae import VAE
 
@@ -16,8 +18,12 @@ MAX_ONNX_BYTES = 2**31 - 2**20
 """Bytes of weights that one ONNX file can hold: protobuf counts in 31 bits."""
 
 
-def export_onnx(vae: VAE, metadata: ModelMetadata, folder: Path) -> list[Path]:
+def export_onnx(
+    vae: VAE, metadata: ModelMetadata, folder: Path, carried: Carried | None = None
+) -> list[Path]:
     """Write encoder.onnx, decoder.onnx and vae.onnx, each checked by onnx's own checker.
+
+    With a calibration that draws nothing anomalies.onnx too, its terms in `convvae.anomalies`.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
@@ -36,7 +42,7 @@ def export_onnx(vae: VAE, metadata: ModelMetadata, folder: Path) -> list[Path]:
         )
     written: list[Path] = []
     make_folder(folder)
-    for name, graph in graphs(vae).items():
+    for name, graph in graphs(vae, carried).items():
         with quiet():
             program = torch.onnx.export(
                 traced(graph),
@@ -49,6 +55,9 @@ def export_onnx(vae: VAE, metadata: ModelMetadata, folder: Path) -> list[Path]:
         model = program.model_proto
         entry = model.metadata_props.add()
         entry.key, entry.value = "convvae", shareable(metadata).model_dump_json()
+        if name == "anomalies" and carried is not None:
+            entry = model.metadata_props.add()
+            entry.key, entry.value = "convvae.anomalies", terms(carried)
         onnx.checker.check_model(model, full_check=True)
         written.append(folder / f"{name}.onnx")
         write_bytes(written[-1], model.SerializeToString())

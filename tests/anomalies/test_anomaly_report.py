@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from convvae import data, errors
-from convvae.anomalies import report as alarms
+from convvae.anomalies import request as alarms
 from convvae.cli.main import main
 from convvae.data import ImageSet, Stream
 
@@ -102,6 +102,11 @@ def test_one_kind_alone_has_no_auroc(run, monkeypatch):
     assert report["scores"]["bound"]["threshold"] is not None
     assert "AUROC and average precision are not defined: every image is abnormal" in printed
     assert "not defined: every image is normal" in run(*words[2:], "--abnormal", "3")[0]
+
+
+def test_of_few_normal_images_none_is_chosen(run):
+    _, report, _ = run("digits", "--limit", "39", "--score", "auto")
+    assert (report["score"], report["chosen_by"]) == ("squared_error", None)
 
 
 def test_labels_go_by_their_names():

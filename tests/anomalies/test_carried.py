@@ -41,12 +41,15 @@ def test_a_calibration_is_written_once_and_used_later(model, tmp_path, capsys):
     before = load_model(model)[0].state_dict()
     train = ("--normal", "digits", "--normal-part", "train", "--normal-limit", "90")
     first, rows = said(model, tmp_path, "a", *train, "--calibrate", "--score", "auto")
-    assert first["score"] == "combination"
+    score = first["score"]
+    assert first["chosen_by"][score] == max(first["chosen_by"].values())
+    assert "chosen by normal images made abnormal" in capsys.readouterr().out
     after = load_model(model)[0].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert before.keys() == after.keys()
     later, same = said(model, tmp_path, "b")
-    assert (later["score"], later["normal_images"]) == ("combination", 90)
+    assert (later["score"], later["normal_images"]) == (score, 90)
+    assert said(model, tmp_path, "c", "--score", "auto")[0]["score"] == score
     assert "carried by the model" in later["normal"]
     for row, other in zip(rows, same, strict=True):
         assert row["combination_p"] == other["combination_p"]

@@ -10,6 +10,10 @@ import pytest
 import torch
 from models import made
 
+from convvae.anomalies.calibration import Calibration, judge
+from convvae.anomalies.carried import Carried, CarriedTerms
+from convvae.anomalies.heatmaps import PixelCalibration
+from convvae.anomalies.scores import measure_images
 from convvae.cli.main import main
 from convvae.config import Condition, ModelConfig
 from convvae.errors import MissingExtraError, ModelMismatchError
@@ -38,7 +42,7 @@ def only(names, vae, monkeypatch):
     """Have some graphs of a model written alone: each takes seconds."""
     found = {name: graph for name, graph in graphs.graphs(vae).items() if name in names}
     for module in (onnx_module, torch_export):
-        monkeypatch.setattr(module, "graphs", lambda _: found)
+        monkeypatch.setattr(module, "graphs", lambda *_: found)
 
 
 def assert_agrees(path, graph):
@@ -118,6 +122,71 @@ def test_the_encoder_of_a_flow_gives_its_location_at_any_batch():
         x = torch.rand(batch, *next(iter(graph.inputs.values())))
         (location,) = program(x)
         torch.testing.assert_close(location, outputs(graph, x)[0], atol=TOLERANCE, rtol=0)
+
+
+def judging(vae, score):
+    """A calibration by 60 images, and what convvae says of 40 others: score, p, flagged."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (100, 3, 12, 20), generator=generator, dtype=torch.uint8)
+    images[80:] //= torch.arange(1, 21, dtype=torch.uint8).view(-1, 1, 1, 1)
+    known, new = (measure_images(vae, some, seed=0, samples=1) for some in images.split((60, 40)))
+    calibration = Calibration.of(known)
+    terms = CarriedTerms(
+        data="digits", images=60, score=score, false_alarms=0.1, samples=1,
+        names=tuple(calibration.normal),
+    )  # fmt: skip
+    pixels = PixelCalibration(torch.tensor([1]), torch.zeros(1, 12, 20))
+    found = judge(new, calibration, None, 0.1, 40)[score]
+    return Carried(terms, calibration, pixels), images[60:] / 255, found
+
+
+def assert_judges(theirs, found):
+    score, p, flagged = (np.asarray(one) for one in theirs)
+    np.testing.assert_allclose(score, found.score.numpy(), rtol=1e-4, atol=1e-5)
+    # A score that is rounded otherwise may change places with a normal image's.
+    np.testing.assert_allclose(p, found.p.numpy(), atol=1.01 / 61)
+    assert (flagged == (p <= 0.1)).all()
+    assert len(np.unique(p)) > 3
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        *("squared_error", "latent_distance", "corrected_error"),
+        *("dissimilarity", "neighbours", "combination"),
+    ],
+)
+def test_the_graph_of_a_calibration_judges_as_convvae_does(score):
+    vae = made("upsample", **SMALL)
+    carried, x, found = judging(vae, score)
+    graph = graphs.graphs(vae, carried)["anomalies"]
+    assert graph.outputs == ["score", "p", "flagged"]
+    assert_judges(outputs(graph, x), found)
+
+
+def test_onnx_of_a_calibration_judges_as_convvae_does(tmp_path, monkeypatch):
+    vae = made("upsample", **SMALL)
+    carried, x, found = judging(vae, "combination")
+    all_graphs = graphs.graphs
+    monkeypatch.setattr(
+        onnx_module, "graphs", lambda *given: {"anomalies": all_graphs(*given)["anomalies"]}
+    )
+    (path,) = onnx_module.export_onnx(vae, facts_of(vae), tmp_path, carried)
+    session = onnxruntime.InferenceSession(str(path))
+    assert_judges(session.run(None, {"x": x.numpy()}), found)
+    one = session.run(None, {"x": x[:1].numpy()})
+    assert [len(part) for part in one] == [1, 1, 1]
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["convvae.anomalies"])
+    assert (facts["score"], facts["false_alarms"]) == ("combination", 0.1)
+    assert facts["threshold"] == pytest.approx(found.threshold)
+
+
+def test_a_calibration_that_draws_has_no_graph():
+    vae = made("upsample", **SMALL)
+    carried, _, _ = judging(vae, "squared_error")
+    terms = carried.terms.model_copy(update={"score": "bound"})
+    drawn = Carried(terms, carried.calibration, carried.pixels)
+    assert graphs.graphs(vae, drawn).keys() == {"encoder", "decoder", "vae"}
 
 
 @pytest.mark.parametrize("network", ["upsample", "ladder"])
