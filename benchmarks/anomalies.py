@@ -27,6 +27,7 @@ from benchmarks import detectors, report
 from benchmarks.workers.common import available_cores
 from convvae import data
 from convvae.anomalies.calibration import Calibration, Judgement, judge
+from convvae.anomalies.choosing import aurocs
 from convvae.anomalies.scores import SCORES, measure
 from convvae.data import ImageSet
 from convvae.estimator import ConvVAE
@@ -126,6 +127,8 @@ def work(digit: int, sets: tuple[ImageSet, ImageSet], options: Options) -> dict[
         for some in (held_out, test)
     )
     judgements = judge(found, Calibration.of(normal), abnormal, RATE, len(test))
+    every = torch.ones(len(held_out), dtype=torch.bool)
+    chosen_by = aurocs(model.vae_, held_out, every, seed=options.seed, samples=options.samples)
     scored = time.perf_counter()
     peers = {}
     if options.peers:
@@ -138,6 +141,8 @@ def work(digit: int, sets: tuple[ImageSet, ImageSet], options: Options) -> dict[
         "training_loss": model.loss_curve_[-1],
         "training_seconds": trained - began,
         "scoring_seconds": scored - trained,
+        "auto": next(iter(chosen_by)),
+        "chosen_by": chosen_by,
         "scores": {name: as_record(judgement) for name, judgement in judgements.items()},
         **({"peers": peers} if peers else {}),
     }
@@ -198,19 +203,25 @@ def done(options: Options) -> list[dict[str, Any]]:
 
 def all_rows(run: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Every score and detector of a class."""
-    return {**run["scores"], **run.get("peers", {}).get("detectors", {})}
+    return {**scores_of(run), **run.get("peers", {}).get("detectors", {})}
+
+
+def scores_of(run: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Every score of a class, and `auto`: the one that its normal images chose."""
+    chosen = {"auto": run["scores"][run["auto"]]} if "auto" in run else {}
+    return {**run["scores"], **chosen}
 
 
 def names(result: dict[str, Any]) -> list[str]:
     """The scores that a result has, of which a later version may know more."""
-    return [name for name in SCORES if name in result["runs"][0]["scores"]]
+    return [name for name in (*SCORES, "auto") if name in scores_of(result["runs"][0])]
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
     """The table: of each score the mean over the digits, with the lowest and the highest."""
     table: list[list[str]] = []
     for name in names(result):
-        found = [run["scores"][name] for run in result["runs"]]
+        found = [scores_of(run)[name] for run in result["runs"]]
         cells = [
             _spread([row[key] for row in found], digits)
             for key, digits in (
@@ -237,7 +248,7 @@ def _spread(values: list[float], digits: int) -> str:
 def digit_rows(result: dict[str, Any]) -> list[list[str]]:
     """The AUROC of every score without each digit."""
     return [
-        [str(run["digit"]), *(f"{run['scores'][name]['auroc']:.3f}" for name in names(result))]
+        [str(run["digit"]), *(f"{scores_of(run)[name]['auroc']:.3f}" for name in names(result))]
         for run in result["runs"]
     ]
 

@@ -1,7 +1,8 @@
 """Which score to take: the one that tells normal images from the same made abnormal best.
 
 No abnormal image is asked for. Those of `made_abnormal` have the pixels of normal ones in other
-places: so are images of another kind where texture, ink and light are alike.
+places, as images of another kind do where texture, ink and light are alike; or fewer things in
+them: simple images are what an error alone takes for normal.
 
 Source: of the idea, to learn by such images, Li et al. 2021, https://arxiv.org/abs/2104.04015
 """
@@ -31,7 +32,8 @@ def made_abnormal(images: Tensor, seed: int) -> dict[str, Tensor]:
 
     - `turned`: by a quarter where they are square, else upside down;
     - `shuffled`: the quarters of an image change places crosswise;
-    - `pasted`: a rectangle of another image, at a place of its own.
+    - `pasted`: a rectangle of another image, at a place of its own;
+    - `erased`: that place has the median of the image, channel by channel.
 
     Args:
         images: uint8, shape [N, C, H, W], N at least 2.
@@ -42,7 +44,8 @@ def made_abnormal(images: Tensor, seed: int) -> dict[str, Tensor]:
     """
     draws = runtime.generator(seed, "made abnormal")
     count, _, height, width = images.shape
-    others, pasted = images.roll(1, 0), images.clone()
+    others, pasted, erased = images.roll(1, 0), images.clone(), images.clone()
+    middle = images.flatten(2).median(2).values[..., None, None]
     low, high = PASTED
     for place in range(count):
         shares = (low + (high - low) * torch.rand(2, generator=draws)).tolist()
@@ -53,10 +56,12 @@ def made_abnormal(images: Tensor, seed: int) -> dict[str, Tensor]:
         )
         part = others[place, :, top : top + tall, left : left + wide]
         pasted[place, :, to : to + tall, over : over + wide] = part
+        erased[place, :, to : to + tall, over : over + wide] = middle[place]
     return {
         "turned": images.rot90(1 if height == width else 2, (2, 3)),
         "shuffled": images.roll((height // 2, width // 2), (2, 3)),
         "pasted": pasted,
+        "erased": erased,
     }
 
 

@@ -42,9 +42,10 @@ class JudgingGraph(nn.Module):
         self.vae, self.score, self.rate = vae, carried.terms.score, carried.terms.false_alarms
         assert self.score not in DRAWN
         assert SCORES[self.score].sign == 1
+        # Copies: a tensor that is a part of a file's would be saved with the whole of it.
         for name, values in carried.calibration.reference._asdict().items():
-            self.register_buffer(name, values.double())
-        self.register_buffer("normal", carried.calibration.normal[self.score])
+            self.register_buffer(name, values.double().clone())
+        self.register_buffer("normal", carried.calibration.normal[self.score].clone())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, C, H, W] -> score [B], p [B], flagged [B]."""

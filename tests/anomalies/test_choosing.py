@@ -31,7 +31,7 @@ def images():
 
 def test_made_images_have_their_pixels_in_other_places(images):
     made = made_abnormal(images, 3)
-    assert made.keys() == {"turned", "shuffled", "pasted"}
+    assert made.keys() == {"turned", "shuffled", "pasted", "erased"}
     for name, found in made.items():
         assert found.shape == images.shape
         assert (found != images).flatten(1).any(1).float().mean() > 0.9
@@ -40,6 +40,10 @@ def test_made_images_have_their_pixels_in_other_places(images):
         pixels = made[name].flatten(1).sort(1).values
         assert torch.equal(pixels, images.flatten(1).sort(1).values)
     assert torch.equal(made["shuffled"][:, :, :6, :5], images[:, :, 6:, 5:])
+    changed = (made["erased"] != images).flatten(1).any(1)
+    middle = images.flatten(1).median(1).values.view(-1, 1, 1, 1)
+    assert torch.where(made["erased"] == images, middle, made["erased"]).eq(middle).all()
+    assert changed.float().mean() > 0.9
     assert not torch.equal(made["pasted"], made_abnormal(images, 4)["pasted"])
     square = images[..., :10, :]
     assert torch.equal(made_abnormal(square, 3)["turned"], square.rot90(1, (2, 3)))
@@ -79,4 +83,4 @@ def test_the_best_score_comes_first(vae, images, monkeypatch):
     found = aurocs(vae, ImageSet(images, None, "mine", "test"), every, seed=0, samples=1)
     assert [*found] == ["bound", "squared_error"]
     assert found["squared_error"] == 0.5
-    assert found["bound"] > 0.8
+    assert found["bound"] > 0.7

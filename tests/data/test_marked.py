@@ -49,7 +49,7 @@ def test_a_mask_beside_the_images(values, tmp_path, capsys):
     check(marked(tmp_path / "a.npz"), images, missing)
     plain = load_images(tmp_path / "a.npz", split="none")
     assert plain.observed is None
-    assert "missing left aside: `mask='marked'` takes it" in capsys.readouterr().err
+    assert "missing of a.npz left aside: `mask='marked'` takes it" in capsys.readouterr().err
     np.savez(tmp_path / "b.npz", images=images, missing=missing[:, :4])
     with pytest.raises(CorruptDataError, match=r"missing of shape \[6, 4, 8\].*\[6, 9, 8\]"):
         marked(tmp_path / "b.npz")

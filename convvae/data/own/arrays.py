@@ -147,7 +147,8 @@ class Npz(_Arrays):
         """Where a pixel is missing, bool [N, H, W]; None, and a remark, without marks."""
         where = f"{MISSING_KEY} in {self.path}"
         if not self.marked:
-            self.remarks = (f"the array {MISSING_KEY} left aside: `mask='marked'` takes it",)
+            kept = f"of {self.path.name} left aside: `mask='marked'` takes it"
+            self.remarks = (f"the array {MISSING_KEY} {kept}",)
             return None
         with _opened(archive, MISSING_KEY, self.path) as file:
             header = _header(file, where)
