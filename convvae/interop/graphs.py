@@ -36,7 +36,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from convvae.anomalies.carried import Carried
 from convvae.distributions import DiagonalGaussian, FullGaussian
-from convvae.interop.judging import DRAWN, JudgingGraph
+from convvae.interop.judging import DRAWING, JudgingGraph
 from convvae.model.vae import VAE
 
 RECONSTRUCTING = ("encoder", "flow", "decoder", "head")
@@ -64,7 +64,7 @@ def graphs(vae: VAE, carried: Carried | None = None) -> dict[str, Graph]:
         "decoder": Graph(DecoderGraph(vae), {"z": (config.latent_dims,), **y}, ["mean"]),
         "vae": Graph(ReconstructionGraph(vae), {"x": image, **y}, ["mean"]),
     }
-    if carried is not None and carried.terms.score not in DRAWN:
+    if carried is not None and carried.terms.score not in DRAWING:
         parts = _with(vae, *RECONSTRUCTING)
         judging = JudgingGraph(parts, carried)
         found["anomalies"] = Graph(judging, {"x": image}, ["score", "p", "flagged"])

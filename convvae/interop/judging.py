@@ -24,7 +24,7 @@ from convvae.anomalies.scores import (
 )
 from convvae.model.vae import VAE
 
-DRAWN = ("bound", "importance_bound", "bounds_ratio")
+DRAWING = ("bound", "importance_bound", "bounds_ratio")
 """Scores that draw z: a graph draws nothing."""
 
 
@@ -34,13 +34,13 @@ class JudgingGraph(nn.Module):
 
     Args:
         vae: The model, or what of it makes reconstructions.
-        carried: The calibration; its score is none of `DRAWN`.
+        carried: The calibration; its score is none of `DRAWING`.
     """
 
     def __init__(self, vae: VAE, carried: Carried) -> None:
         super().__init__()
         self.vae, self.score, self.rate = vae, carried.terms.score, carried.terms.false_alarms
-        assert self.score not in DRAWN
+        assert self.score not in DRAWING
         assert SCORES[self.score].sign == 1
         # Copies: a tensor that is a part of a file's would be saved with the whole of it.
         for name, values in carried.calibration.reference._asdict().items():
