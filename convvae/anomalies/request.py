@@ -104,7 +104,7 @@ def _check_whole(request: Request) -> None:
         if images.observed is not None:
             raise UsageError(
                 f"pixels of {images.name} are missing, and scores are of whole images; complete "
-                "them before, as `impute` does"
+                "them before (convvae impute)"
             )
 
 

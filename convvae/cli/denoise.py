@@ -45,7 +45,7 @@ def denoise(args: list[str]) -> None:
     if source.observed is not None:
         raise UsageError(
             f"pixels of {source.name} are missing, and noise is taken from whole images; complete "
-            "them before, as `impute` does"
+            "them before (convvae impute)"
         )
     images = source.images
     with counting("denoising", len(images)) as progress:

@@ -10,6 +10,7 @@ from PIL import Image
 from convvae import data, errors
 from convvae.cli.main import main
 from convvae.evaluation.masks import missing_pixels
+from convvae.model.checkpoint import load_model, save_model
 
 
 @pytest.fixture
@@ -135,4 +136,18 @@ def test_what_needs_whole_images_is_one_line(finished_run, holes, tmp_path, caps
         assert main(line) == error.exit_code
         lines = capsys.readouterr().err.splitlines()
         assert reason in lines[-1]
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_model_of_marked_images_asks_for_whole_ones(finished_run, holes, tmp_path, capsys):
+    model = tmp_path / "model.safetensors"
+    vae, facts = load_model(finished_run.path)
+    update = {"data": str(holes[0]), "split": "none", "mask": "marked"}
+    save_model(model, vae, facts.model_copy(update=update))
+    for line in (["denoise", "--noise", "0.1"], ["anomalies", "--normal", "digits"]):
+        words = [line[0], str(model), *line[1:], "--outdir", str(tmp_path / "no")]
+        assert main(words) == errors.UsageError.exit_code
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert "are missing, and" in last
+        assert "complete them before (convvae impute)" in last
     assert not (tmp_path / "no").exists()

@@ -1,5 +1,6 @@
 """Training on images of which pixels are missing."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,10 +11,16 @@ from sklearn.datasets import load_digits
 
 from convvae import TrainConfig, evaluate, load_images
 from convvae.api import train as train_on
+from convvae.data.pixels import to_unit
 from convvae.distributions import Head, Likelihood, register_likelihood
 from convvae.errors import ConfigError
 from convvae.model.checkpoint import load_metadata, load_tensors
+from convvae.model.objectives import elbo
+from convvae.training.augment import draw_moves, moved
+from convvae.training.cuda_graph import PlainStep, StepInputs
+from convvae.training.learner import Learner
 from convvae.training.run import train
+from convvae.training.schedules import step_settings
 
 TINY = {
     "max_filters": 8,
@@ -67,6 +74,25 @@ def test_missing_pixels_take_no_part(holes, tmp_path, settings, capsys):
     assert load_metadata(runs[0].path).mask == "marked"
     said = capsys.readouterr().out
     assert "of the training pixels; every bound is of the observed ones" in said
+
+
+def test_a_step_minimises_the_bound_of_the_observed_pixels(tiny_config, tiny_model):
+    """Moved with their images, and shared among processes with them."""
+    learner = Learner(tiny_config, tiny_model, torch.device("cpu"), 100)
+    before = copy.deepcopy(learner.vae)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (6, 1, 12, 10), generator=generator, dtype=torch.uint8)
+    observed = torch.rand(6, 1, 12, 10, generator=generator) < 0.5
+    eps = torch.randn(1, 6, 3, generator=generator)
+    inputs = StepInputs(eps, draw_moves("flip-shift", 6, (12, 10), 0, 0), observed=observed)
+    loss = PlainStep(learner)(pixels, inputs, step_settings(tiny_config, 0, 100))
+    x, there = (moved(part, inputs.moves) for part in (to_unit(pixels), observed))
+    expected = -elbo(before.observing(there), x, eps).bound.mean()
+    torch.testing.assert_close(loss, expected.detach())
+    assert not torch.equal(there, observed)
+    share = inputs.share(slice(2, 5))
+    assert torch.equal(share.observed, observed[2:5])
+    assert torch.equal(share.moves, inputs.moves[2:5])
 
 
 def test_the_recorded_bound_is_that_of_the_observed_pixels(holes, tmp_path):
