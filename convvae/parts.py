@@ -23,6 +23,7 @@ LikelihoodName = Literal[
     "gaussian-optimal",
     "laplace",
     "bernoulli",
+    "bernoulli-interleaved",
     "continuous-bernoulli",
     "discretized-logistic",
     "discretized-logistic-mixture",
@@ -102,6 +103,9 @@ PARTS_OF_A_MODEL = (NETWORK_NAMES, LIKELIHOOD_NAMES, PRIOR_NAMES)
 
 WITHOUT_BATCH_STATISTICS: set[str] = {"residual", "ladder"}
 """Networks in which no image sees another; the others normalise by the statistics of a batch."""
+
+OF_BINARY_IMAGES = ("bernoulli", "bernoulli-interleaved")
+"""Likelihoods of black or white pixels, of which they are a mass."""
 
 
 class Group(NamedTuple):

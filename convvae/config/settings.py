@@ -176,6 +176,15 @@ class ModelConfig(Architecture):
         return check_size(size)
 
     @model_validator(mode="after")
+    def _binary_where_it_is_needed(self) -> Self:
+        if self.likelihood == "bernoulli-interleaved" and self.binarize == "none":
+            raise ValueError(
+                "likelihood bernoulli-interleaved is defined for black and white pixels alone; "
+                "use `binarize='dynamic'`, or `binarize='static'`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _labels_where_they_are_needed(self) -> Self:
         check_condition(self, conditional=self.condition is not None)
         return self

@@ -8,6 +8,7 @@ generator, as an argument, so that everything here is a function of its argument
 from convvae.distributions.colour import ColourLogistic
 from convvae.distributions.flows import ConditionalFlow, FlowPosterior, FlowPrior
 from convvae.distributions.gaussian import normal_kl, normal_log_density
+from convvae.distributions.interleaved import InterleavedBernoulli
 from convvae.distributions.kl import kl_divergence, kl_per_latent
 from convvae.distributions.likelihoods import (
     Bernoulli,
@@ -50,6 +51,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Head",
+    "InterleavedBernoulli",
     "Laplace",
     "LearnedMixture",
     "Likelihood",

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from convvae.distributions.colour import ColourHead
 from convvae.distributions.flows import FlowPrior
+from convvae.distributions.interleaved import InterleavedBernoulliHead
 from convvae.distributions.likelihoods import (
     BernoulliHead,
     ContinuousBernoulliHead,
@@ -26,6 +27,7 @@ PriorMaker: TypeAlias = Callable[[int, int], Prior]
 
 HEADS: dict[str, type[Head]] = {
     "bernoulli": BernoulliHead,
+    "bernoulli-interleaved": InterleavedBernoulliHead,
     "continuous-bernoulli": ContinuousBernoulliHead,
     "gaussian": GaussianHead,
     "gaussian-learned": LearnedGaussianHead,

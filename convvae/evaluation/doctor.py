@@ -18,7 +18,7 @@ from convvae.evaluation.encode import batch_size, map_posteriors, posterior_mean
 from convvae.evaluation.groups import kl_per_group
 from convvae.model.checkpoint import ModelMetadata
 from convvae.model.vae import LOGVAR_RANGE, VAE
-from convvae.parts import LIKELIHOOD_NAMES
+from convvae.parts import LIKELIHOOD_NAMES, OF_BINARY_IMAGES
 
 SOME = 1000
 """Images looked at, the first of the set."""
@@ -73,7 +73,7 @@ def of_images(images: Tensor, model: Architecture) -> list[Remark]:
             )
         )
     binary = is_binary(some)
-    if likelihood == "bernoulli" and not binary:
+    if likelihood in OF_BINARY_IMAGES and not binary:
         said.append(
             Remark(
                 "the pixels are grey, so that the Bernoulli bound is a cross-entropy and not "
@@ -90,7 +90,7 @@ def of_images(images: Tensor, model: Architecture) -> list[Remark]:
                 "use `recipe='photos'`, a ladder of latent maps",
             )
         )
-    takes_grey = likelihood in LIKELIHOOD_NAMES.built_in and likelihood != "bernoulli"
+    takes_grey = likelihood in LIKELIHOOD_NAMES.built_in and likelihood not in OF_BINARY_IMAGES
     if takes_grey and binary:
         said.append(
             Remark(

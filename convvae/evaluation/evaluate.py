@@ -17,6 +17,7 @@ from convvae.evaluation.estimates import Estimate, Undefined
 from convvae.evaluation.groups import kl_per_group
 from convvae.evaluation.reconstruction import no_similarity, reconstruction_scores
 from convvae.model.vae import VAE
+from convvae.parts import OF_BINARY_IMAGES
 
 
 class Evaluation(NamedTuple):
@@ -136,8 +137,8 @@ def summary(vae: VAE, images: Tensor, found: Mapping[str, Tensor], samples: int)
     weighted = Estimate.of(found["importance_bound"]) if samples else None
     bound = Estimate.of(found["log_px"] - found["kl"])
     tightest = (weighted or bound).mean
-    is_bernoulli = vae.config.likelihood == "bernoulli"
-    is_mass = vae.head.is_mass or (is_bernoulli and is_binary(images))
+    of_binary = vae.config.likelihood in OF_BINARY_IMAGES
+    is_mass = vae.head.is_mass or (of_binary and is_binary(images))
     mu, error = found["mu"], float(found["squared_error"].mean())
     groups = {group.name: Estimate.of(found[OF_GROUP + group.name]) for group in vae.config.plan}
     latents = found.get("kl_per_latent")
