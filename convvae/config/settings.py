@@ -176,15 +176,6 @@ class ModelConfig(Architecture):
         return check_size(size)
 
     @model_validator(mode="after")
-    def _binary_where_it_is_needed(self) -> Self:
-        if self.likelihood == "bernoulli-interleaved" and self.binarize == "none":
-            raise ValueError(
-                "likelihood bernoulli-interleaved is defined for black and white pixels alone; "
-                "use `binarize='dynamic'`, or `binarize='static'`"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _labels_where_they_are_needed(self) -> Self:
         check_condition(self, conditional=self.condition is not None)
         return self
@@ -428,6 +419,15 @@ class TrainConfig(Architecture):
                 )
         if self.mmd and self.prior != "normal":
             raise ValueError("mmd compares the latents with the normal prior; use `prior='normal'`")
+        return self
+
+    @model_validator(mode="after")
+    def _binary_where_it_is_needed(self) -> Self:
+        if self.likelihood == "bernoulli-interleaved" and self.binarize == "none":
+            raise ValueError(
+                "likelihood bernoulli-interleaved is defined for black and white pixels alone; "
+                "use `binarize='dynamic'`, or `binarize='static'`"
+            )
         return self
 
     @model_validator(mode="after")
