@@ -41,7 +41,7 @@ ROOMS = {
     ],
     "distributions": [
         "display", "gaussian", "priors", "posteriors", "kl", "rounded", "likelihoods", "colour",
-        "flows", "tables", "__init__",
+        "interleaved", "flows", "tables", "__init__",
     ],
     "evaluation": [
         "estimates", "shards", "encode", "encoding_files", "bounds", "groups", "reconstruction",

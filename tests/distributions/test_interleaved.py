@@ -56,7 +56,7 @@ def test_at_the_start_it_is_a_bernoulli_of_the_first_channels():
 
 
 def test_the_draws_have_the_probabilities():
-    count, images = 100_000, all_images(2, 3)
+    count, images = 4_000, all_images(2, 3)
     p = head()(raw(2, 3).expand(count, -1, -1, -1))
     drawn = p.sample(torch.Generator().manual_seed(0))
     places = (drawn.flatten(1).long() << torch.arange(6)).sum(1)
