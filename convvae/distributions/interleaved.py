@@ -18,14 +18,14 @@ from convvae.distributions.likelihoods import Bernoulli, Head, Likelihood, unifo
 
 FOLD = 2
 """Pixels a side of the squares of which each interleaved image has one pixel."""
-STEPS = FOLD**2
+PHASES = FOLD**2
 ORDER = (0, 3, 1, 2)
 """Places in a square, row by row, in the order in which they become known: first a diagonal."""
 RANKS = (0, 2, 3, 1)
 """The place of each of them in that order."""
-FEATURES = 16
+PIXEL_FEATURES = 16
 """Numbers that the decoder says about a pixel, beside its logit, for the steps after the first."""
-WIDTH = 64
+STEP_FILTERS = 64
 """Channels of each step's network."""
 
 
@@ -37,7 +37,7 @@ class InterleavedBernoulli(Likelihood):
     log p(x|z) is not linear in it.
 
     Args:
-        output: The decoder's raw output, shape [..., (1 + FEATURES) C, H, W].
+        output: The decoder's raw output, shape [..., (1 + PIXEL_FEATURES) C, H, W].
         score: Raw output and images, [N, ...] each -> logits [N, C, H, W], of which those of
             image g see only the images before it.
 
@@ -48,7 +48,11 @@ class InterleavedBernoulli(Likelihood):
     def __init__(self, output: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.output = output
         self.score = score
-        self.shape = (*output.shape[:-3], output.shape[-3] // (1 + FEATURES), *output.shape[-2:])
+        self.shape = (
+            *output.shape[:-3],
+            output.shape[-3] // (1 + PIXEL_FEATURES),
+            *output.shape[-2:],
+        )
 
     def logits(self, x: Tensor) -> Tensor:
         """l of every pixel where the pixels known before it are those of x; [..., C, H, W]."""
@@ -78,7 +82,7 @@ class InterleavedBernoulli(Likelihood):
     def _in_turn(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
         """Images made of their logits, one interleaved image after the other."""
         x = self.output.new_zeros(self.shape)
-        for step in range(STEPS):
+        for step in range(PHASES):
             x = torch.where(self._of(step), choose(self.logits(x)), x)
         return x
 
@@ -98,14 +102,14 @@ class InterleavedBernoulliHead(Head):
     at zero, so that at first the likelihood is a Bernoulli. Each channel is on its own.
     """
 
-    outputs = 1 + FEATURES
+    outputs = 1 + PIXEL_FEATURES
 
     def __init__(self, variance: float) -> None:
         super().__init__(variance)
-        later = range(1, STEPS)
-        self.known = nn.ModuleList(nn.Conv2d(step, WIDTH, 3, padding=1) for step in later)
-        hidden = WIDTH * len(later)
-        self.features = nn.Conv2d(FEATURES * STEPS, hidden, 1)
+        later = range(1, PHASES)
+        self.known = nn.ModuleList(nn.Conv2d(step, STEP_FILTERS, 3, padding=1) for step in later)
+        hidden = STEP_FILTERS * len(later)
+        self.features = nn.Conv2d(PIXEL_FEATURES * PHASES, hidden, 1)
         self.around = nn.Conv2d(hidden, hidden, 3, padding=1, groups=len(later))
         self.last = nn.Conv2d(hidden, len(later), 1, groups=len(later))
         nn.init.zeros_(self.last.weight)
@@ -120,7 +124,7 @@ class InterleavedBernoulliHead(Head):
         """Raw output [N, (1 + F) C, H, W], images x [N, C, H, W] -> logits [N, C, H, W]."""
         height, width = x.shape[-2:]
         # [N C, ...]: each channel on its own, its logit first.
-        parts = output.unflatten(1, (1 + FEATURES, -1)).transpose(1, 2).flatten(0, 1)
+        parts = output.unflatten(1, (1 + PIXEL_FEATURES, -1)).transpose(1, 2).flatten(0, 1)
         first = squares(parts[:, :1])[:, ORDER]
         pixels = squares(2 * x.flatten(0, 1).unsqueeze(1) - 1)[:, ORDER]
         seen = [known(pixels[:, :step]) for step, known in enumerate(self.known, start=1)]
@@ -132,6 +136,6 @@ class InterleavedBernoulliHead(Head):
 
 
 def squares(x: Tensor) -> Tensor:
-    """Squares of 2x2 pixels to channels, [N, C, H, W] -> [N, 4 C, H / 2, W / 2], sides rounded up."""
+    """Squares of 2x2 pixels to channels: [N, C, H, W] -> [N, 4 C, H / 2, W / 2], rounded up."""
     height, width = x.shape[-2:]
     return F.pixel_unshuffle(F.pad(x, (0, -width % FOLD, 0, -height % FOLD)), FOLD)
