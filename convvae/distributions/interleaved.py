@@ -21,8 +21,8 @@ FOLD = 2
 PHASES = FOLD**2
 ORDER = (0, 3, 1, 2)
 """Places in a square, row by row, in the order in which they become known: first a diagonal."""
-RANKS = (0, 2, 3, 1)
-"""The place of each of them in that order."""
+TURNS = (0, 2, 3, 1)
+"""At which turn each place becomes known."""
 PIXEL_FEATURES = 16
 """Numbers that the decoder says about a pixel, beside its logit, for the steps after the first."""
 STEP_FILTERS = 64
@@ -131,7 +131,7 @@ class InterleavedBernoulliHead(Head):
         h = torch.cat(seen, 1) + self.features(squares(parts[:, 1:]))
         h = h + self.around(silu(h))
         added = F.pad(self.last(silu(h)).to(first), (0, 0, 0, 0, 1, 0))
-        logits = F.pixel_shuffle((first + added)[:, RANKS], FOLD)
+        logits = F.pixel_shuffle((first + added)[:, TURNS], FOLD)
         return logits[..., :height, :width].view(x.shape)
 
 
