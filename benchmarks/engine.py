@@ -66,7 +66,7 @@ class Variant:
     """Whether up-convolutions go by phases, or upsample and then convolve."""
     channels_last: bool = True
     compiled: bool = False
-    """Whether encoder and decoder go through torch.compile."""
+    """Whether the forward pass, likelihood and loss too, goes through torch.compile."""
 
     def check(self) -> None:
         """Check that this machine can run it.
@@ -222,8 +222,7 @@ def learner(variant: Variant, config: TrainConfig, model: ModelConfig) -> Learne
     if not variant.channels_last:
         use_nchw(made.vae)
     if variant.compiled:
-        made.vae.encoder.compile()
-        made.vae.decoder.compile()
+        made.forward_pass.compile()
     return made
 
 

@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md from the result files.
+"""Write the tables of the pages in docs/ from the result files.
 
     python -m benchmarks.table
 
@@ -249,6 +249,12 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     },
     "embeddings.md": {"embed.json": embed_table},
     "missing.md": {"imputation.json": imputation_table},
+    "ladder.md": {
+        "engine-mnist-ladder.json": engine_table,
+        "engine-photos.json": engine_table,
+        "memory-mnist-ladder.json": memory_table,
+        "memory-photos.json": memory_table,
+    },
     "scaling.md": {"scaling.json": scaling_table},
 }
 """Page -> result file -> the function that makes its part of the page."""

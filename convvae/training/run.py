@@ -174,7 +174,7 @@ def prepare(
     if run is None or not run.is_saved():
         begin(learner, images)
     if config.compile == "on":
-        runtime.compile_networks(learner.vae.encoder, learner.vae.decoder)
+        runtime.compile_networks(learner.forward_pass)
     return Training(config, images, plan, learner)
 
 
