@@ -28,6 +28,7 @@ from convvae.model.checkpoint import ModelMetadata, load_model
 from convvae.model.conditions import given_labels_of
 from convvae.model.run_folder import run_of
 from convvae.model.vae import VAE
+from convvae.parts import OF_BINARY_IMAGES
 
 NO_RECIPE = frozenset(
     {
@@ -143,7 +144,7 @@ def _quantity(vae: VAE, pixels: Tensor) -> str:
     given = "" if vae.config.condition is None else " given the label"
     if vae.head.is_mass:
         return f"probabilities of 256 values{given}"
-    if vae.config.likelihood != "bernoulli":
+    if vae.config.likelihood not in OF_BINARY_IMAGES:
         return f"densities{given}"
     if is_binary(pixels):
         return f"probabilities of black and white{given}"
