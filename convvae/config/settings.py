@@ -331,7 +331,7 @@ class TrainConfig(Architecture):
     precision: PrecisionName = "auto"
     """Of the networks in training; auto is bfloat16 where the processor computes it natively."""
     compile: CompileName = "auto"
-    """Compile the networks with torch.compile; auto is off: where measured, it did not pay."""
+    """Compile the training step with torch.compile; auto is off: it takes a minute to begin."""
     batch_statistics: Literal["shared", "local"] = "shared"
     """Of batch normalisation in several processes: of all images of a batch, or of each share."""
     save_every: float = Field(default=10.0, gt=0)
