@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import (
     anomalies,
     bounds,
+    conditional,
     embed,
     explorer,
     imputation,
@@ -213,6 +214,22 @@ def embed_table(result: dict[str, Any]) -> str:
     )
 
 
+def conditional_table(result: dict[str, Any]) -> str:
+    """What labels are worth to a model of MNIST."""
+    settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
+    limit = f"the first {result['limit']:,}" if result["limit"] else "all"
+    return page_part(
+        result,
+        markdown(conditional.HEADER, conditional.rows(result)),
+        [],
+        f"MNIST, recipe {result['recipe']} with {settings}; {limit} training images, "
+        f"{result['epochs']} epochs; bounds of {result['samples']} weights on "
+        f"{result['test_images']:,} test images; {result['generated']:,} samples; threads "
+        f"{result['threads']}.",
+        [result],
+    )
+
+
 def scaling_table(result: dict[str, Any]) -> str:
     """Several processes against one and against plain PyTorch, what a step costs, where it ends."""
     return page_part(
@@ -247,6 +264,7 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "anomalies-one.json": anomalies_table,
         "anomalies-photos.json": anomalies_table,
     },
+    "labels.md": {"conditional.json": conditional_table},
     "embeddings.md": {"embed.json": embed_table},
     "missing.md": {"imputation.json": imputation_table},
     "ladder.md": {

@@ -30,7 +30,7 @@ LikelihoodName = Literal[
     "discretized-logistic-colour",
 ]
 PriorName = Literal["normal", "mixture", "vamp", "flow", "conditional"]
-ObjectiveName = Literal["elbo", "iwae", "dreg", "beta-tc"]
+ObjectiveName = Literal["elbo", "iwae", "dreg", "beta-tc", "semi-supervised"]
 
 
 class Names:

@@ -33,7 +33,7 @@ ROOMS = {
         "merge", "shard", "main",
     ],
     "config": [
-        "base", "settings", "__init__",
+        "base", "condition", "settings", "__init__",
     ],
     "data": [
         "decode", "items", "progress", "pixels", "stored", "images", "streams", "published",
@@ -51,7 +51,8 @@ ROOMS = {
     ],
     "explorer": [
         "newest", "planes", "templates", "tiles", "drawing", "upload", "scene", "standalone",
-        "walk", "levels", "controls", "page", "door", "log_lines", "handover", "server", "__init__",
+        "walk", "levels", "told", "controls", "page", "door", "log_lines", "handover", "server",
+        "__init__",
     ],
     "figures": [
         "style", "curves", "compared", "pictures", "space", "__init__", "gallery", "report",
@@ -64,10 +65,11 @@ ROOMS = {
         "torch_export", "hub", "__init__",
     ],
     "model": [
-        "ladder", "vae", "conditions", "objectives", "checkpoint", "run_folder", "__init__",
+        "ladder", "vae", "conditions", "objectives", "semi_supervised", "checkpoint", "run_folder",
+        "__init__",
     ],
     "networks": [
-        "base", "upconv", "strided", "pooled", "residual", "ladder", "__init__",
+        "base", "upconv", "strided", "pooled", "residual", "ladder", "classifier", "__init__",
     ],
     "training": [
         "recipes", "holdout", "missing", "augment", "schedules", "muon", "ranks", "heartbeat",

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from convvae.cli.flags import as_flags
 from convvae.cli.options import Switch
-from convvae.config import DeviceName, Flag, Frozen, UserPath
+from convvae.config import DeviceName, Flag, Frozen, UserPath, beside_labels
 from convvae.errors import ModelMismatchError, UsageError
 from convvae.files import check_free
 
@@ -133,7 +133,14 @@ def preparation(
         skip_bad=options.skip_bad
         or (meant(options, metadata) == metadata.data and metadata.skip_bad),
         marked=(metadata.mask if as_trained else mask) == MARKED,
+        columns=told_columns(metadata),
     )
+
+
+def told_columns(metadata: ModelMetadata) -> tuple[str, ...]:
+    """The columns that a model is told beside the label of an image."""
+    condition = metadata.model.condition
+    return () if condition is None else beside_labels(condition.words)
 
 
 def open_images(
@@ -226,6 +233,7 @@ def training_images(
         split=metadata.split,
         skip_bad=metadata.skip_bad,
         marked=metadata.mask == MARKED,
+        columns=told_columns(metadata),
     )
     meant_so = named is not None and data.canonical(named) == metadata.data
     word = metadata.data if meant_so else trained_on(metadata)

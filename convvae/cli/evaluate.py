@@ -203,8 +203,9 @@ class EvaluateTask:
         from convvae.evaluation.probes import MAX_TRAIN
 
         options, found = self.options, list["Section"]()
-        if self.metadata.model.condition is not None:
-            found.append(_labels(self.vae.observing(self.source.observed), self.source, options))
+        condition = self.metadata.model.condition
+        if condition is not None and not condition.numbers:
+            found += _labels(self.vae, self.source, options)
         if options.factors is not None:
             word = meant(options, self.metadata)
             found.append(
@@ -259,27 +260,27 @@ def _probe(vae: VAE, train: ImageSet, test: ImageSet) -> Section:
     return Section("probes", len(train), measure)
 
 
-def _labels(vae: VAE, images: ImageSet, options: EvaluateOptions) -> Section:
-    """What a conditional model makes of every label."""
-    from convvae.evaluation.label_evidence import label_evidence
+def _labels(vae: VAE, images: ImageSet, options: EvaluateOptions) -> list[Section]:
+    """What a conditional model makes of every label; nothing where no image has one."""
+    from convvae.evaluation.label_evidence import label_evidence, labelled
     from convvae.evaluation.scorecard import Section
-    from convvae.model.conditions import label_places
 
     condition = vae.config.condition
     assert condition is not None
-    places, total = label_places(condition, images), len(images) * len(condition.labels)
+    some = labelled(images) if vae.config.classifier else images
+    vae = vae.observing(some.observed)
+    total = len(some) * len(condition.combinations)
 
     def measure(progress: Callable[[int], None]) -> LabelEvidence:
         return label_evidence(
             vae,
-            images.images,
-            places,
+            some,
             samples=options.samples,
             seed=options.seed,
             progress=progress,
         )
 
-    return Section("labels", total, measure)
+    return [Section("labels", total, measure)] if len(some) else []
 
 
 def _factors(vae: VAE, images: ImageSet, seed: int) -> Section:

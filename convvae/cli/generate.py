@@ -28,8 +28,8 @@ class GenerateOptions(ModelOptions, OutputOptions):
     """PNG file to write, or with --separate the folder (else samples.png, or samples)."""
     separate: Switch = False
     """Write every image to a file of its own, 0.png and on, in a new folder."""
-    label: str | None = None
-    """Label of the images, for a model trained with labels (else drawn as often as in training)."""
+    label: tuple[str, ...] = ()
+    """Label of the images; COLUMN=VALUE of a model told several (else drawn as in training)."""
     count: int = Field(default=128, ge=1, le=100_000)
     """Number of images."""
     rows: int = Field(default=8, ge=1)
@@ -54,7 +54,7 @@ def generate(args: list[str]) -> None:
     vae, metadata = open_model(options)
     from convvae.evaluation import encode, groups
     from convvae.images import sheets
-    from convvae.model.conditions import given_labels
+    from convvae.model.conditions import told, with_labels
 
     path = options.outfile or Path("samples" if options.separate else "samples.png")
     if options.separate:
@@ -69,8 +69,10 @@ def generate(args: list[str]) -> None:
         check_outputs(options, [path], "outfile", model=options.model, data=metadata.data)
     if options.sampler != "prior":
         fit_prior(vae, metadata, options.sampler, options.data_dir, options.seed, options.data)
-    if options.label is not None:
-        vae = given_labels(vae, [options.label])
+    known = dict[str, str]()
+    if options.label:
+        known = told(vae).read(options.label)
+        vae = with_labels(vae, options.count, seed=options.seed, known=known)
     if options.temperature == (1.0,) and not options.hold:
         images = encode.generate(vae, options.count, seed=options.seed)
     else:
@@ -88,5 +90,5 @@ def generate(args: list[str]) -> None:
     else:
         sheets.save_png(path, sheets.grid(images, options.rows))
     source = "" if options.sampler == "prior" else f", drawn from a {options.sampler} of its codes"
-    label = "" if options.label is None else f" with the label {options.label}"
+    label = f" with the label {told(vae).said(known)}" if known else ""
     print(f"wrote {path}: {options.count} samples of {options.model}{label}{source}")

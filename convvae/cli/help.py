@@ -20,7 +20,8 @@ GROUPS: dict[str, frozenset[str]] = {
         "mask noise",
         "optimisation": "epochs patience batch_size drop_last optimizer lr weight_decay "
         "bias_correction schedule clip_norm skip_norm ema_images",
-        "objective": "objective beta kl_schedule kl_warmup free_bits capacity mmd mc_samples",
+        "objective": "objective beta kl_schedule kl_warmup free_bits capacity mmd mc_samples "
+        "alpha labelled",
         "measurement": "samples probe factors quality features score false_alarms "
         "completions steps",
         "run": "recipe seed device precision compile batch_statistics save_every rollbacks",

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from convvae.config.base import Flag, Frozen, ImageSize, Size, UserPath, check_size
-from convvae.errors import ConfigError, did_you_mean, in_a_line
+from convvae.config.condition import CATEGORY, LABEL, Condition
 from convvae.parts import (
     LIKELIHOOD_NAMES,
     NETWORK_NAMES,
@@ -37,10 +37,8 @@ ValidatedOn = Literal["validation", "test"]
 
 MAX_GROUPS = 100
 """Groups of latents of a ladder that may be named per resolution."""
-MOST_LABELS = 10_000
-"""Labels that a model may know."""
-NAMED_LABELS = 20
-"""Of them, those that a message names."""
+SEMI_SUPERVISED = "semi-supervised"
+"""The objective that learns from images without labels too."""
 MAX_OUTLINE = 512
 """Latents of a ladder's first groups that stand for an image where each is looked at."""
 
@@ -116,40 +114,6 @@ class Architecture(Frozen):
         return self
 
 
-class Condition(Frozen):
-    """What a conditional model knows of an image beside its pixels: which of these labels it has.
-
-    y is the label as a vector of one 1 among zeros, shape [C] for C labels.
-    """
-
-    labels: tuple[str, ...] = Field(min_length=1, max_length=MOST_LABELS)
-    """What the labels are called, in their order in y."""
-    counts: tuple[Annotated[int, Field(ge=1)], ...]
-    """Training images of each label, from which p(y) follows."""
-
-    @model_validator(mode="after")
-    def _a_count_for_each(self) -> Self:
-        if len(self.counts) != len(self.labels) or len(set(self.labels)) != len(self.labels):
-            raise ValueError("each label of a model has a name of its own and a count")
-        return self
-
-    def place(self, label: str) -> int:
-        """Where a label is in y.
-
-        Raises:
-            ConfigError: the model does not know it.
-        """
-        if label not in self.labels:
-            known = ", ".join(map(in_a_line, self.labels[:NAMED_LABELS]))
-            more = len(self.labels) - NAMED_LABELS
-            raise ConfigError(
-                f"the model does not know the label {in_a_line(repr(label))}"
-                f"{did_you_mean(label, self.labels)}; it knows {known}"
-                + (f" and {more:,} more" if more > 0 else "")
-            )
-        return self.labels.index(label)
-
-
 class ModelConfig(Architecture):
     """All that is needed to rebuild a model; stored inside every model file.
 
@@ -163,7 +127,9 @@ class ModelConfig(Architecture):
     channels: int = Field(ge=1, le=4)
     """Channels C of the images."""
     condition: Condition | None = None
-    """The labels that the model is told; None of an unconditional one."""
+    """What the model is told of an image; None of an unconditional one."""
+    classifier: bool = False
+    """Whether it has a classifier q(y|x) of the labels that it is told."""
 
     @property
     def pixels(self) -> int:
@@ -178,6 +144,8 @@ class ModelConfig(Architecture):
     @model_validator(mode="after")
     def _labels_where_they_are_needed(self) -> Self:
         check_condition(self, conditional=self.condition is not None)
+        if self.classifier and not (self.condition and self.condition.labels):
+            raise ValueError("a classifier is of the labels of one column that a model is told")
         return self
 
     @property
@@ -264,8 +232,8 @@ class TrainConfig(Architecture):
     """Leave out files that cannot be read."""
     mask: str | None = None
     """Pixels that are missing: marked (NaN, not opaque), random:SHARE, box:..., a .png or .npy."""
-    condition: Literal["label"] | None = None
-    """Tell the model the label y of each image: q(z|x,y), p(x|z,y); see the prior conditional."""
+    condition: tuple[str, ...] | None = None
+    """Tell the model columns y of each image, q(z|x,y), p(x|z,y): label, or those of a table."""
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training images held out to choose the kept weights, at most 5,000; 0: none."""
     augment: Augmentation = "none"
@@ -314,11 +282,15 @@ class TrainConfig(Architecture):
     kl_warmup: int = Field(default=200_000, ge=1)
     """Images over which the linear schedule raises the weight of the KL term, or the capacity."""
     objective: Annotated[str, OBJECTIVE_NAMES] = "elbo"
-    """ELBO; importance-weighted bound, by either gradient; or beta on total correlation only."""
+    """ELBO; importance-weighted, by two gradients; beta on total correlation; labels that lack."""
     free_bits: float = Field(default=0.0, ge=0)
     """Nats that the KL of each latent, or group of a ladder, may have for nothing."""
     capacity: float | None = Field(default=None, ge=0)
     """Hold the KL at so many nats, from 0 over kl_warmup images; beta weighs the distance."""
+    alpha: float = Field(default=50.0, ge=0)
+    """Weight of -log q(y|x) of each image with a label in the objective semi-supervised."""
+    labelled: int | None = Field(default=None, ge=2)
+    """Keep the labels of so many training images, as many of each, and hide all others."""
     mmd: float = Field(default=0.0, ge=0)
     """Weight of the maximum mean discrepancy of q(z) from p(z) (InfoVAE)."""
     mc_samples: int = Field(default=1, ge=1, le=10_000)
@@ -348,6 +320,21 @@ class TrainConfig(Architecture):
     """Write the run for TensorBoard as well, into its folder."""
     out: UserPath | None = None
     """Run folder to make (else runs/DATA-RECIPE, numbered)."""
+
+    @field_validator("condition", mode="before")
+    @classmethod
+    def _one_or_several(cls, columns: object) -> object:
+        # Runs of before there were several columns have the word alone.
+        columns = (columns,) if isinstance(columns, str) else columns
+        return None if columns == ("none",) else columns
+
+    @field_validator("condition")
+    @classmethod
+    def _columns_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        names = [word.removesuffix(CATEGORY) for word in columns or (LABEL,)]
+        if columns == () or not all(names) or len(set(names)) != len(names):
+            raise ValueError("name label, or columns of a table, each once")
+        return columns
 
     @field_validator("image_size")
     @classmethod
@@ -380,6 +367,23 @@ class TrainConfig(Architecture):
             raise ValueError(
                 "capacity sets the KL by itself: leave out `free_bits` and `kl_schedule`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_learnt_where_some_lack(self) -> Self:
+        semi = self.objective == SEMI_SUPERVISED
+        if semi and self.condition != (LABEL,):
+            raise ValueError(
+                "objective semi-supervised learns the labels that images lack; use it with "
+                "`condition='label'`"
+            )
+        if semi and self.likelihood == "gaussian-optimal":
+            raise ValueError(
+                "likelihood gaussian-optimal takes the variance that is best for one label; use "
+                "`likelihood='gaussian-learned'`"
+            )
+        if self.labelled is not None and not semi:
+            raise ValueError("`labelled` hides labels, which needs `objective='semi-supervised'`")
         return self
 
     @model_validator(mode="after")
@@ -446,4 +450,5 @@ class TrainConfig(Architecture):
         """
         chosen = {name: getattr(self, name) for name in Architecture.model_fields}
         of_images = {"image_size": image_size, "channels": channels, "condition": condition}
-        return ModelConfig.checked({**chosen, **of_images}, "model")
+        learns = {"classifier": self.objective == SEMI_SUPERVISED}
+        return ModelConfig.checked({**chosen, **of_images, **learns}, "model")

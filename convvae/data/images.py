@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 
+from convvae.config import UNLABELLED
 from convvae.data.stored import StoredPixels, empty
 from convvae.errors import ConfigError, CorruptDataError, ImageSizeError
 from convvae.images.geometry import Size, centre, inside
 from convvae.runtime import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -42,6 +43,7 @@ class ImageSet:
         factors: int64 `[N, F]`: the value of each factor that the images were made of; None where
             a source has none.
         factor_names: What the factors are called, F of them.
+        columns: What else is known of the images: name -> a word for each, those asked for.
         stored: The file that the images lie in, where they are its own and no others.
         observed: bool `[N, 1, H, W]`, where a pixel is there; None where all are. One that is
             missing is 0 in `images`.
@@ -59,12 +61,14 @@ class ImageSet:
     fingerprint: str | None = None
     factors: Tensor | None = None
     factor_names: tuple[str, ...] = ()
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
     stored: StoredPixels | None = None
     observed: Tensor | None = None
 
     def __post_init__(self) -> None:
-        parts = (("labels", self.labels), ("names", self.names), ("factors", self.factors))
-        for what, values in (*parts, ("masks", self.observed)):
+        parts = [("labels", self.labels), ("names", self.names), ("factors", self.factors)]
+        parts += [("masks", self.observed), *self.columns.items()]
+        for what, values in parts:
             if values is not None and len(values) != len(self.images):
                 raise CorruptDataError(
                     f"{self.name} ({self.split}) has {len(self.images)} images but {len(values)} "
@@ -126,6 +130,9 @@ class ImageSet:
             fingerprint=None,
             factors=None if self.factors is None else self.factors[rows],
             observed=None if self.observed is None else self.observed[rows],
+            columns={
+                name: [words[row] for row in rows.tolist()] for name, words in self.columns.items()
+            },
         )
 
     def some(self, count: int, seed: int) -> ImageSet:
@@ -187,6 +194,22 @@ def unmarked(images: ImageSet) -> ImageSet:
     """
     plain = replace(images, images=images.images[:, :-1])
     return with_mask(plain, images.images[:, -1:] == 255)
+
+
+def hide_labels(images: ImageSet, kept: Tensor) -> ImageSet:
+    """The same images, those that are not kept with the label `UNLABELLED`.
+
+    Args:
+        images: Images that have labels.
+        kept: Places of images whose labels stay, int64 `[n]`.
+    """
+    assert images.labels is not None
+    numbers, labels = images.labels.unique(return_inverse=True)
+    names = tuple(class_name(images.classes, number) for number in numbers.tolist())
+    hidden = torch.full_like(labels, names.index(UNLABELLED) if UNLABELLED in names else len(names))
+    hidden[kept] = labels[kept]
+    classes = names if UNLABELLED in names else (*names, UNLABELLED)
+    return replace(images, labels=hidden, classes=classes)
 
 
 def class_name(classes: Sequence[str] | None, label: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from convvae.data.images import ImageSet, Split, resize, with_channels
-from convvae.data.own.factors import of_table
+from convvae.data.own.factors import of_table, words_of
 from convvae.data.own.load import (
     TABLES,
     Preparation,
@@ -23,6 +23,7 @@ from convvae.data.own.load import (
     load_parts,
     local_path,
 )
+from convvae.data.own.tables import columns_of
 from convvae.data.published.colour import COLOUR, ColourSet, Labelled, read_colour
 from convvae.data.published.download import cache_folder, download
 from convvae.data.published.idx import idx_rows
@@ -41,6 +42,7 @@ from convvae.errors import (
     UnknownDataError,
     UsageError,
     did_you_mean,
+    in_a_line,
 )
 from convvae.files import expand
 
@@ -111,15 +113,14 @@ def load(
     """
     _check_request(name, split, limit)
     if name not in NAMES:
-        return load_own(name, split, limit, prepare)
-    if prepare.split != "auto":
-        raise ConfigError(f"{name} has test images of its own; leave out `split`")
+        return with_columns(name, load_own(name, split, limit, prepare), prepare.columns)
+    _check_published(name, prepare)
     found = _read(name, split, data_dir)
     if limit is not None and limit > len(found.images):
         raise ConfigError(
             f"limit is {limit}, but {name} ({split}) has {len(found.images)} images; ask for fewer"
         )
-    whole = _image_set(found, name, split, limit)
+    whole = with_columns(name, _image_set(found, name, split, limit), prepare.columns)
     return replace(whole, images=prepared(whole.images, prepare))
 
 
@@ -147,12 +148,17 @@ def stream(
     """
     if name not in NAMES:
         check_known(name)
-        return Stream.of(load_parts(name, part, prepare), part)
-    if prepare.split != "auto":
-        raise ConfigError(f"{name} has test images of its own; leave out `split`")
+        parts = load_parts(name, part, prepare)
+        return Stream.of([with_columns(name, each, prepare.columns) for each in parts], part)
+    _check_published(name, prepare)
     splits: tuple[Split, ...] = ("test", "train") if part == "all" else (part,)
     if name not in PUBLISHED:
-        sets = [_image_set(_read(name, split, data_dir), name, split) for split in splits]
+        sets = [
+            with_columns(
+                name, _image_set(_read(name, split, data_dir), name, split), prepare.columns
+            )
+            for split in splits
+        ]
         whole = Stream.of(sets, part)
         runs = [replace(run, read=partial(_each, run.read, prepare)) for run in whole.runs]
         return replace(whole, runs=tuple(runs))
@@ -229,6 +235,64 @@ def with_factors(word: str, images: ImageSet, wanted: Sequence[str] = ()) -> Ima
     names = tuple(dict.fromkeys(wanted)) or images.factor_names
     places = [images.factor_names.index(name) for name in names]
     return replace(images, factors=images.factors[:, places], factor_names=names)
+
+
+def with_columns(word: str, images: ImageSet, wanted: Sequence[str]) -> ImageSet:
+    """Images with what is known of them beside their labels: columns of their table.
+
+    Of sprites they are what the factors mean.
+
+    Args:
+        word: The source that they are from.
+        images: Some of its images.
+        wanted: Names of columns.
+
+    Raises:
+        ConfigError: there are no such columns.
+        CorruptDataError: the table lacks a value of an image, see `factors.words_of`.
+    """
+    if not wanted:
+        return images
+    table = file_of(word)
+    if table is not None and table.suffix.lower() in TABLES:
+        _check_there(images.name, wanted, columns_of(table))
+        return replace(images, columns=words_of(table, wanted, images))
+    _check_there(images.name, wanted, images.factor_names)
+    assert images.factors is not None  # of sprites
+    return replace(
+        images,
+        columns={
+            name: [str(VALUES[name][place]) for place in images.factors[:, number].tolist()]
+            for number, name in enumerate(images.factor_names)
+            if name in wanted
+        },
+    )
+
+
+def _check_published(name: str, prepare: Preparation) -> None:
+    """Check what is asked of a named data set.
+
+    Raises:
+        ConfigError: it is divided already, or has no such columns.
+    """
+    if prepare.split != "auto":
+        raise ConfigError(f"{name} has test images of its own; leave out `split`")
+    _check_there(name, prepare.columns, tuple(VALUES) if name == "sprites" else ())
+
+
+def _check_there(name: str, wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Check that images have columns.
+
+    Raises:
+        ConfigError: they lack one.
+    """
+    for column in wanted:
+        if column not in there:
+            has = in_a_line(", ".join(there)) if there else "none but label"
+            raise ConfigError(
+                f"{name} has no column {in_a_line(repr(column))}{did_you_mean(column, there)}; "
+                f"it has {has}"
+            )
 
 
 def canonical(word: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from convvae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -53,6 +53,11 @@ class Images(Protocol):
     @property
     def observed(self) -> Tensor | None:
         """Where a pixel is there, bool `[N, 1, H, W]`, or None where all are."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """What else is known of the images: name -> a word for each, those asked for."""
         ...
 
     @property
@@ -107,6 +112,7 @@ class Stream:
         classes: What each label is called; None where the source does not say.
         fingerprint: Changes whenever the images do; None of a published set, whose name says it.
         observed: Where a pixel is there, bool `[N, 1, H, W]`; None where all are.
+        columns: What else is known of the images: name -> a word for each, those asked for.
     """
 
     runs: tuple[Run, ...]
@@ -117,6 +123,7 @@ class Stream:
     classes: tuple[str, ...] | None = None
     fingerprint: str | None = None
     observed: Tensor | None = None
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
 
     @classmethod
     def of(cls, sets: Sequence[ImageSet], split: Part) -> Stream:
@@ -132,6 +139,10 @@ class Stream:
             sets[0].classes,
             " ".join(found.fingerprint for found in sets if found.fingerprint) or None,
             _observed(sets),
+            {
+                name: [word for found in sets for word in found.columns[name]]
+                for name in sets[0].columns
+            },
         )
 
     def __len__(self) -> int:
@@ -190,6 +201,7 @@ class Stream:
             labels=None if self.labels is None else self.labels[:count],
             names=None if self.names is None else self.names[:count],
             observed=None if self.observed is None else self.observed[:count],
+            columns={name: words[:count] for name, words in self.columns.items()},
         )
 
 

@@ -55,15 +55,15 @@ class ConditionalNormal(Prior):
 
     Args:
         latent_dims: Number of latents D.
-        labels: Number of labels C.
+        known: Numbers of y, C.
 
     Source: Sohn, Lee & Yan 2015, https://papers.nips.cc/paper/5775
     """
 
-    def __init__(self, latent_dims: int, labels: int) -> None:
+    def __init__(self, latent_dims: int, known: int) -> None:
         super().__init__(latent_dims)
-        self.mu = nn.Linear(labels, latent_dims, bias=False)
-        self.logvar = nn.Linear(labels, latent_dims, bias=False)
+        self.mu = nn.Linear(known, latent_dims, bias=False)
+        self.logvar = nn.Linear(known, latent_dims, bias=False)
         for weights in self.parameters():
             nn.init.zeros_(weights)
         self.y: Tensor | None = None

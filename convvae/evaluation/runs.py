@@ -141,7 +141,9 @@ def measure_run(run: Run, images: ImageSet, *, seed: int = 0, samples: int = 0) 
 
 def _quantity(vae: VAE, pixels: Tensor) -> str:
     """What the bound of a model is the logarithm of."""
-    given = "" if vae.config.condition is None else " given the label"
+    told = vae.config.condition
+    names = [] if told is None else [f"the {column.name}" for column in told.columns]
+    given = f" given {' and '.join(names)}" if names else ""
     if vae.head.is_mass:
         return f"probabilities of 256 values{given}"
     if vae.config.likelihood not in OF_BINARY_IMAGES:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from convvae.errors import printable
+from convvae.errors import in_a_line, printable
 from convvae.evaluation import doctor
 from convvae.evaluation.disentanglement import Disentanglement
 from convvae.evaluation.estimates import Estimate, Undefined
@@ -135,6 +135,12 @@ def remarks(vae: VAE, metadata: ModelMetadata, images: Tensor) -> list[str]:
     said = [str(remark) for remark in found]
     if vae.config.condition is not None:
         said.append("note: the bounds above are of log p(x|y), each image's label y being given")
+        if numbers := vae.config.condition.numbers:
+            names = in_a_line(", ".join(number.name for number in numbers))
+            said.append(
+                f"note: log p(x) would be an integral over {names}; it is given, with the label "
+                "accuracy, where all columns are of labels"
+            )
     if vae.observed is not None:
         said.append(
             f"note: {1 - float(vae.observed.double().mean()):.1%} of the pixels are missing; "
@@ -178,7 +184,7 @@ def label_lines(found: LabelEvidence) -> list[str]:
     """What the labels are worth in nats, and how well the model tells them."""
     how = f"bounds of {found.samples} weights" if found.samples else "ELBO"
     labels = f"{found.labels} labels"
-    return [
+    said = [
         f"all labels in turn, by the {how} of log p(x|y) and the shares of training images",
         f"  {'bound of log p(x)':<22} {in_words(found.without_label)}  (nats per image, log of the "
         f"sum over {labels})",
@@ -186,6 +192,10 @@ def label_lines(found: LabelEvidence) -> list[str]:
         "log p(x))",
         f"  {'label accuracy':<22} {_percent(found.accuracy)}  (by the largest p(x|y) p(y))",
     ]
+    if found.classifier is not None:
+        accuracy = _percent(found.classifier)
+        said.append(f"  {'classifier accuracy':<22} {accuracy}  (by the largest q(y|x))")
+    return said
 
 
 def quality_lines(found: SampleQuality) -> list[str]:

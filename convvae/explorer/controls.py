@@ -14,6 +14,7 @@ from convvae.evaluation.latents import Projection, Route
 from convvae.explorer.drawing import SKIN
 from convvae.explorer.levels import Levels
 from convvae.explorer.scene import Scene, Score
+from convvae.explorer.told import Told
 from convvae.explorer.walk import Walk
 
 SLIDERS = 8
@@ -94,7 +95,7 @@ class Controls:
         self.invert = Toggle(
             name="invert", label="invert", visible=False, margin=(2, 3, 2, 3), stylesheets=[SKIN]
         )
-        self.levels, self.label = Levels(scene), self._labels()
+        self.levels, self.told = Levels(scene), Told(scene)
         self.buttons = {name: self._button(name, label) for name, label in BUTTONS.items()}
         self.show_tab()
         self.say("")
@@ -108,13 +109,6 @@ class Controls:
             margin=(2, 3, 2, 3),
             stylesheets=[SKIN],
         )
-
-    def _labels(self) -> Select:
-        """The label that is decoded, of a conditional model."""
-        options = [(label, f"label {label}") for label in self._scene.known]
-        chosen = self._select("label", self._scene.label or "", options)
-        chosen.visible = bool(options)
-        return chosen
 
     def _words(self, name: str) -> Div:
         return Div(name=name, text="", stylesheets=[SKIN], margin=(2, 5, 2, 5))
@@ -141,7 +135,7 @@ class Controls:
             ),
             turning,
             row(
-                self.label,
+                *self.told.widgets.values(),
                 *[buttons[name] for name in ("random", "reset", "pick A", "pick B")],
                 *[buttons[name] for name in ("save picture", "copy")],
                 name="actions",
@@ -234,7 +228,7 @@ class Controls:
                     visible=True,
                 )
             self.latent.value = str(walk.selected)
-            self.label.value = walk.scene.label or ""
+            self.told.show(walk.scene)
         last = min(self._first + SLIDERS, scene.dims)
         self.pager.text = f"{self._first + 1} to {last} of {scene.dims}"
         self.hint.text = self._hint(walk)

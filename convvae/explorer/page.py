@@ -99,7 +99,8 @@ class Page:
             _changed(select, "value", self._on_plane)
         _changed(controls.mode, "active", lambda: controls.say(self.walk.plane.note))
         _changed(controls.latent, "value", self._on_latent)
-        _changed(controls.label, "value", self._on_label)
+        for widget in controls.told.widgets.values():
+            _changed(widget, "value", self._on_told)
         _changed(controls.route, "active", self._settle)
         _changed(controls.tab, "active", self._on_tab)
         _changed(controls.levels.kind, "active", self._on_levels)
@@ -271,10 +272,10 @@ class Page:
             self.walk.selected = self.controls.chosen_latent
             self._settle()
 
-    def _on_label(self) -> None:
+    def _on_told(self) -> None:
         if self.controls.silent:
             return
-        self.walk.tell(str(self.controls.label.value))
+        self.walk.tell(self.controls.told.values)
         self._show_pair(self.walk.z)
         if self.controls.tab.active == OWN:
             self._score_own()

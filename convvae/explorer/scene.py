@@ -73,10 +73,10 @@ class Scene:
     ) -> None:
         self.vae = vae
         """The model; of a conditional one, that of the labels of the images."""
-        self.label: str | None = None
-        """Label with which all is decoded that is no image of the map; None of other models."""
+        self.values = dict[str, str]()
+        """What is told of all that is decoded and is no image of the map; empty of other models."""
         self.told = vae
-        """The model of that label."""
+        """The model that is told it."""
         self.images = shown.images
         """uint8 [N, C, H, W]."""
         self.labels = shown.labels
@@ -104,28 +104,30 @@ class Scene:
         self.origin = self.mean.mean(0)
         """Where a walk starts: the mean over the images, shape [D]."""
         self._errors: Tensor | None = None
-        if self.known:
-            self._tell(self.known[0])
+        if vae.config.condition is not None:
+            self._tell(vae.config.condition.examples(1)[0])
 
-    @property
-    def known(self) -> tuple[str, ...]:
-        """The labels that a conditional model knows; none of another."""
-        condition = self.vae.config.condition
-        return () if condition is None else condition.labels
+    def _tell(self, values: dict[str, str]) -> None:
+        self.values, self.told = values, given_labels(self.vae, [values])
 
-    def _tell(self, label: str) -> None:
-        self.label, self.told = label, given_labels(self.vae, [label])
-
-    def with_label(self, label: str) -> Scene:
-        """The same scene, decoded with another label."""
+    def telling(self, values: dict[str, str]) -> Scene:
+        """The same scene, its model told something else: the value of each column."""
         made = copy.copy(self)
-        made._tell(label)
+        made._tell(values)
         return made
 
-    def own_label(self, index: int) -> str:
-        """The label that a conditional model is told of an image of the map."""
-        assert self.labels is not None
-        return self.class_name(int(self.labels[index]))
+    @property
+    def label(self) -> str | None:
+        """What is told, in words; None of an unconditional model."""
+        condition = self.vae.config.condition
+        return None if condition is None else condition.said(self.values)
+
+    def own_values(self, index: int) -> dict[str, str]:
+        """What a conditional model is told of an image of the map."""
+        condition, y = self.vae.config.condition, self.vae.at(slice(index, index + 1)).y
+        assert condition is not None
+        assert y is not None
+        return condition.values(y[0].tolist())
 
     @property
     def dims(self) -> int:

@@ -98,9 +98,9 @@ class Walk:
         """What a decoded picture is, in words."""
         return "decoded" if self.scene.label is None else f"decoded as {self.scene.label}"
 
-    def tell(self, label: str) -> None:
-        """Decode with another label from now on."""
-        self.scene = self.scene.with_label(label)
+    def tell(self, values: dict[str, str]) -> None:
+        """Tell the model something else from now on."""
+        self.scene = self.scene.telling(values)
 
     def follow(self) -> None:
         """Where the reader stands at an image of the map, decode with its label."""
@@ -108,7 +108,7 @@ class Walk:
             return
         index = self.scene.nearest(self.z, 1)[0]
         if torch.equal(self.z, self.scene.mean[index]):
-            self.tell(self.scene.own_label(index))
+            self.tell(self.scene.own_values(index))
 
     def pointed(self, point: Tensor, spread: Tensor, hidden: list[int]) -> int | None:
         """The image of the map that is nearest to a point.

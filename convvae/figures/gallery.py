@@ -126,11 +126,11 @@ class Gallery:
             return self.pair
         if len(self.images) < 2:
             return None
+        if self.vae.y is not None:
+            same = (self.vae.y == self.vae.y[0]).all(1).nonzero()
+            return (0, int(same[1])) if len(same) > 1 else None
         if self.labels is None:
             return 0, 1
-        if self.vae.y is not None:
-            same = (self.labels == self.labels[0]).nonzero()
-            return (0, int(same[1])) if len(same) > 1 else None
         others = (self.labels != self.labels[0]).nonzero()
         return 0, int(others[0]) if len(others) else 1
 
@@ -142,7 +142,10 @@ class Gallery:
     @property
     def as_what(self) -> str:
         """That label in words, for a caption; nothing of an unconditional model."""
-        return "" if self.vae.y is None else f" Decoded with the label {self.title(0)}."
+        told = self.vae.config.condition
+        if self.vae.y is None or told is None:
+            return ""
+        return f" Decoded with the label {told.said(told.values(self.vae.y[0].tolist()))}."
 
     def title(self, place: int) -> str:
         """The name of an image's class; nothing where there are no labels."""
@@ -418,15 +421,15 @@ def labels(gallery: Gallery) -> Picture | str:
     condition = gallery.vae.config.condition
     if condition is None:
         return "rows of labels are of a conditional model, trained with `condition='label'`"
-    seed, shown = gallery.seed, condition.labels[:LABEL_ROWS]
+    left, seed = len(condition.combinations) - LABEL_ROWS, gallery.seed
+    shown = condition.examples(LABEL_ROWS)
     made = [generate(given_labels(gallery.vae, [y]), LABEL_SAMPLES, seed=seed) for y in shown]
-    left = len(condition.labels) - len(shown)
     return Picture(
         "Samples of each label",
         "Samples of the prior, decoded with the label at the left. A column has the same noise in "
         "every row, so that what the latents decide beside the label is alike in it."
-        + (f" {left} more labels are left out." if left else ""),
-        figures.rows(torch.stack(made), shown),
+        + (f" {left} more labels are left out." if left > 0 else ""),
+        figures.rows(torch.stack(made), [condition.said(values) for values in shown]),
     )
 
 

@@ -143,7 +143,7 @@ def in_a_sentence(metadata: ModelMetadata) -> str:
         )
     told = ""
     if model.condition is not None:
-        told = f", told which of {len(model.condition.labels):,} labels an image has"
+        told = f", told {model.condition.in_words} of each image"
     return (
         f"A convolutional variational autoencoder with {latents}, network {model.network}, "
         f"likelihood {model.likelihood}{told}, for {kind} images of {height}x{width} pixels; "

@@ -12,8 +12,9 @@ Of a model whose file carries a calibration, a fourth, see `judging`:
 
 - anomalies: x -> score [B], p [B] and flagged [B]
 
-Of a conditional model each has a second input, y [B, labels]: a one at the place of the image's
-label, zeros elsewhere; the labels are named in the metadata, in their order.
+Of a conditional model each has a second input, y [B, C'], one column after the other: of names a
+one at the place of the image's label and zeros elsewhere, of numbers (value - mean) / std; labels,
+means and deviations are in the metadata.
 
 Evaluation mode, float32, no random numbers. A file holds the weights that its graph computes with,
 the axis of the images is called `batch`, and no path of the machine that wrote it is inside.
@@ -58,7 +59,7 @@ def graphs(vae: VAE, carried: Carried | None = None) -> dict[str, Graph]:
     image = (config.channels, *config.image_size)
     spread = {"diagonal": ["mu", "logvar"], "full": ["mu", "scale_tril"], "flow": ["location"]}
     outputs = ["location"] if config.plan else spread[config.posterior]
-    y = {} if config.condition is None else {"y": (len(config.condition.labels),)}
+    y = {} if config.condition is None else {"y": (config.condition.size,)}
     found = {
         "encoder": Graph(EncoderGraph(vae), {"x": image, **y}, outputs),
         "decoder": Graph(DecoderGraph(vae), {"z": (config.latent_dims,), **y}, ["mean"]),
@@ -115,7 +116,7 @@ def _with(vae: VAE, *parts: str) -> VAE:
 
 
 def _of(vae: VAE, y: Tensor | None) -> VAE:
-    """The model of images whose y is known, shape [B, labels]; an unconditional one as it is."""
+    """The model of images whose y is known, shape [B, C']; an unconditional one as it is."""
     return vae if y is None else vae.given(y)
 
 

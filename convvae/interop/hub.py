@@ -191,7 +191,8 @@ def _told(model: ModelConfig) -> str:
     """Lines by which a conditional model is told a label; none of another."""
     if model.condition is None:
         return ""
-    label = json.dumps(model.condition.labels[0])
+    values = model.condition.examples(1)[0]
+    label = json.dumps(next(iter(values.values())) if len(values) == 1 else values)
     return (
         "\nfrom convvae.model.conditions import given_labels\n\n"
         f"vae = given_labels(vae, [{label}])  # one for all images, or one for each"

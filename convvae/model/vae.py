@@ -1,6 +1,6 @@
 """The VAE: encode an image to q(z|x), decode a latent to p(x|z), and the prior p(z).
 
-Of a conditional one, whose images have labels y: q(z|x,y), p(x|z,y), and p(z|y) or p(z).
+Of a conditional one, which is told y of each image: q(z|x,y), p(x|z,y), and p(z|y) or p(z).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from convvae.distributions import (
 )
 from convvae.errors import ConfigError
 from convvae.model.ladder import LadderPosterior, LadderPrior
-from convvae.networks import NETWORKS, BottomUp, Decoder, Encoder, TopDown, wide
+from convvae.networks import NETWORKS, BottomUp, Classifier, Decoder, Encoder, TopDown, wide
 from convvae.parts import PARTS_OF_A_MODEL
 
 LOGVAR_RANGE = (-20.0, 10.0)
@@ -89,17 +89,21 @@ class VAE(nn.Module):
         self.observed: Tensor | None = None
         self.planes = None
         if config.condition is not None:
-            self.planes = nn.Linear(len(config.condition.labels), PLANES, bias=False)
+            self.planes = nn.Linear(config.condition.size, PLANES, bias=False)
         if config.network == "ladder":
             self._make_ladder()
         else:
             self._make_pair()
+        self.classifier = None
+        if config.classifier:
+            filters, channels = config.max_filters, config.channels
+            self.classifier = Classifier(config.image_size, channels, filters, self._told)
 
     def _make_ladder(self) -> None:
         config, outputs = self.config, self.head.channels(self.config.channels)
         width, fold = config.max_filters, config.fold
         self.encoder = BottomUp(config.plan, self._inputs, width, fold)
-        self.decoder = TopDown(config.plan, config.image_size, outputs, width, fold, self._labels)
+        self.decoder = TopDown(config.plan, config.image_size, outputs, width, fold, self._told)
         self.prior = LadderPrior(self.decoder)
 
     def _make_pair(self) -> None:
@@ -110,25 +114,25 @@ class VAE(nn.Module):
         self.encoder = pair.encoder(
             config.image_size, self._inputs, config.max_filters, dims, spread, **more
         )
-        outputs, inputs = self.head.channels(config.channels), dims + self._labels
+        outputs, inputs = self.head.channels(config.channels), dims + self._told
         self.decoder = pair.decoder(config.image_size, outputs, config.max_filters, inputs, **more)
         self.flow = ConditionalFlow(dims) if config.posterior == "flow" else None
         self.prior = self._make_prior()
 
     @property
-    def _labels(self) -> int:
-        """Number of labels C; 0 of an unconditional model."""
-        return 0 if self.config.condition is None else len(self.config.condition.labels)
+    def _told(self) -> int:
+        """Numbers of y; 0 of an unconditional model."""
+        return 0 if self.config.condition is None else self.config.condition.size
 
     @property
     def _inputs(self) -> int:
         """Channels that the encoder sees: those of the images, and those of the label."""
-        return self.config.channels + (PLANES if self._labels else 0)
+        return self.config.channels + (PLANES if self._told else 0)
 
     def _make_prior(self) -> Prior:
         config = self.config
         if config.prior == "conditional":
-            return ConditionalNormal(config.latent_dims, self._labels)
+            return ConditionalNormal(config.latent_dims, self._told)
         if config.prior == "vamp":
             shape = (config.channels, *config.image_size)
             return VampPrior(config.latent_dims, config.prior_components, shape, self._components)
@@ -204,7 +208,7 @@ class VAE(nn.Module):
         Raises:
             ConfigError: the model is conditional, and no y is given.
         """
-        if self._labels and self.y is None:
+        if self._told and self.y is None:
             raise ConfigError(
                 "the model was trained with the labels of its images, and none is given; choose "
                 "images that have labels, or name one with `label`"
@@ -232,6 +236,16 @@ class VAE(nn.Module):
             return FullGaussian(mu, logvar, spread[:, dims:])
         base = DiagonalGaussian(mu, logvar)
         return base if self.flow is None else self.flow(base)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images x [B, C, H, W] in [0, 1] -> log q(y|x) of every label, nats.
+
+        Raises:
+            ConfigError: the model has no classifier.
+        """
+        if self.classifier is None:
+            raise ConfigError("the model has no q(y|x); train with `objective='semi-supervised'`")
+        return self.classifier(x)
 
     def draw(self, q: Posterior, eps: Tensor) -> Draw:
         """Draw z ~ q(z|x) with all that follows from it: p(x|z), and how q differs from p(z).

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from convvae.networks.base import Decoder, Encoder, wide
+from convvae.networks.classifier import Classifier
 from convvae.networks.ladder import BottomUp, TopDown
 from convvae.networks.pooled import PooledDecoder, PooledEncoder
 from convvae.networks.residual import ResidualDecoder, ResidualEncoder
@@ -19,6 +20,7 @@ from convvae.parts import NETWORK_NAMES, WITHOUT_BATCH_STATISTICS
 __all__ = [
     "NETWORKS",
     "BottomUp",
+    "Classifier",
     "Decoder",
     "Encoder",
     "PooledDecoder",

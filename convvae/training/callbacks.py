@@ -63,7 +63,8 @@ class Run:
     labels: Tensor | None = None
     """Labels of the validation images, int64 [N], where there are any."""
     y: Tensor | None = None
-    """What a conditional model is given of them, shape [N, C]: `vae.given(y)` is the model then."""
+    """What a conditional model is given of them, shape [N, C]: `vae.given(y)` is the model then;
+    of the objective semi-supervised, a row of zeros for an image without a label."""
     validated_on: ValidatedOn = "test"
     """What the validation images are: training images held out, or the test images."""
 

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from convvae.config import Architecture, ModelConfig
+from convvae.config import (
+    LABEL,
+    SEMI_SUPERVISED,
+    Architecture,
+    Category,
+    Condition,
+    ModelConfig,
+    Number,
+    TrainConfig,
+)
+from convvae.data import ImageSet
 from convvae.errors import ModelMismatchError, in_a_line
 from convvae.model.checkpoint import load_metadata, load_model
+from convvae.model.conditions import condition_of
 from convvae.training.learner import Learner
 
 
@@ -21,13 +32,43 @@ def settings_like(model: str) -> dict[str, Any]:
     """
     config = load_metadata(model).model
     names = (*Architecture.model_fields, "image_size", "channels")
-    condition = None if config.condition is None else "label"
-    return {**{name: getattr(config, name) for name in names}, "condition": condition}
+    condition = None if config.condition is None else config.condition.words
+    learns = {"objective": SEMI_SUPERVISED} if config.classifier else {}
+    return {**{name: getattr(config, name) for name in names}, "condition": condition, **learns}
 
 
-def labels_of(config: ModelConfig) -> tuple[str, ...]:
-    """The labels that a model is told; none of an unconditional one."""
-    return () if config.condition is None else config.condition.labels
+def columns_of(config: ModelConfig) -> tuple[Category | Number, ...]:
+    """What a model is told; nothing of an unconditional one."""
+    return () if config.condition is None else config.condition.columns
+
+
+def condition_for(config: TrainConfig, source: ImageSet) -> Condition | None:
+    """What a run's model is told of its training images; None of an unconditional one.
+
+    Numbers are standardised as those of the model that it starts from, if there is one.
+
+    Args:
+        config: The run.
+        source: The training images.
+
+    Raises:
+        ConfigError: an image lacks what is to be told of it.
+        ModelFileError: there is no model to start from.
+    """
+    if config.condition is None:
+        return None
+    semi = config.objective == SEMI_SUPERVISED
+    condition = condition_of(source, config.condition, some_lack=semi)
+    if config.init is None:
+        return condition
+    theirs = {column.name: column for column in columns_of(load_metadata(config.init).model)}
+    columns = [
+        theirs[column.name]
+        if isinstance(column, Number) and isinstance(theirs.get(column.name), Number)
+        else column
+        for column in condition.columns
+    ]
+    return condition.model_copy(update={"columns": tuple(columns)})
 
 
 def start_from(learner: Learner, model: str) -> None:
@@ -49,11 +90,17 @@ def start_from(learner: Learner, model: str) -> None:
 
 
 def _in_words(config: ModelConfig, name: str) -> object:
-    """A setting; of the labels that a model is told, how many and the first."""
+    """A setting; of the columns that a model is told, their names, and of labels the first."""
     if name == "condition" and config.condition is not None:
-        labels = config.condition.labels
-        return f"{len(labels):,} labels from {in_a_line(labels[0])}"
+        return " and ".join(map(_column_in_words, config.condition.columns))
     return getattr(config, name)
+
+
+def _column_in_words(column: Category | Number) -> str:
+    if isinstance(column, Number):
+        return f"the number {in_a_line(column.name)} of mean {column.mean:g}"
+    name = "" if column.name == LABEL else f" of {in_a_line(column.name)}"
+    return f"{len(column.labels):,} labels{name} from {in_a_line(column.labels[0])}"
 
 
 def check_same(wanted: ModelConfig, found: ModelConfig, model: str) -> None:
@@ -65,7 +112,7 @@ def check_same(wanted: ModelConfig, found: ModelConfig, model: str) -> None:
     names = [n for n in ModelConfig.model_fields if n not in ("variance", "condition")]
     differ = [name for name in names if getattr(wanted, name) != getattr(found, name)]
     # How often each label was seen may differ, which labels there are may not.
-    if labels_of(wanted) != labels_of(found):
+    if columns_of(wanted) != columns_of(found):
         differ.append("condition")
     if differ:
         said = ", ".join(

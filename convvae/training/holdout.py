@@ -12,15 +12,22 @@ import torch
 from torch import Tensor
 
 from convvae import data, runtime
-from convvae.config import TrainConfig, ValidatedOn
+from convvae.config import UNLABELLED, TrainConfig, ValidatedOn, beside_labels
 from convvae.data.cache.scratch import room
+from convvae.data.images import class_name, hide_labels
 from convvae.data.pixels import binarize_once
+from convvae.errors import ConfigError, in_a_line
 from convvae.evaluation.masks import MARKED, masked
+from convvae.model.conditions import needed
 
 MOST_HELD_OUT = 5000
 """Validation images, at most: a bound of so many is known well enough to compare epochs by."""
 FEWEST_HELD_OUT = 2
 """Images to train on, at least: batch normalisation needs two."""
+
+
+LABELLED_SHARE = 0.1
+"""Of an epoch's images, those that have a label in the objective semi-supervised, at least."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +95,66 @@ def divide(source: data.ImageSet, test: data.ImageSet, config: TrainConfig) -> R
         config: The run.
     """
     held = held_out(len(source), config.validation, config.seed)
-    if not len(held):
-        return RunImages(source, torch.arange(len(source)), None, test)
     kept = torch.ones(len(source), dtype=torch.bool)
     kept[held] = False
+    rows = kept.nonzero().squeeze(1)
+    if config.labelled is not None:
+        source = hide_labels(source, labelled_rows(source, rows, config.labelled, config.seed))
+    if not len(held):
+        return RunImages(source, rows, None, test)
     # Names are read for whoever asks for one: nobody does here, and a million of them are many.
     validation = replace(source, names=None).take(held)
     if config.binarize == "dynamic":
         drawn = binarize_once(validation.images, "validation", config.binarize_seed)
         validation = replace(validation, images=drawn)
-    return RunImages(source, kept.nonzero().squeeze(1), validation, test)
+    return RunImages(source, rows, validation, test)
+
+
+def with_labels_repeated(images: RunImages) -> Tensor:
+    """Places of the images to train on in an epoch, those with a label several times, int64 [N'].
+
+    So often that at least about `LABELLED_SHARE` of the images of an epoch have one: a step that
+    sees none learns nothing of them.
+    """
+    source, rows = images.source, images.rows
+    labels = needed(source)[rows]
+    numbers = labels.unique().tolist()
+    lacking = [n for n in numbers if class_name(source.classes, n) == UNLABELLED]
+    has = ~torch.isin(labels, torch.tensor(lacking, dtype=torch.int64))
+    count = max(1, int(has.sum()))
+    often = round(LABELLED_SHARE / (1 - LABELLED_SHARE) * (len(rows) - count) / count)
+    return torch.cat([rows, *[rows[has]] * max(0, often - 1)])
+
+
+def labelled_rows(source: data.ImageSet, rows: Tensor, count: int, seed: int) -> Tensor:
+    """Places of the training images whose labels are kept: as many of each, drawn by the seed.
+
+    Where the number is no multiple of that of the labels, the first ones have one more.
+
+    Args:
+        source: The training images, with those held out among them.
+        rows: Places of those to train on, int64 [N].
+        count: How many labels are kept.
+        seed: Of the draw.
+
+    Raises:
+        ConfigError: there are no labels, or too few images of one.
+    """
+    labels = needed(source)[rows]
+    order = torch.randperm(len(rows), generator=runtime.generator(seed, "labelled"))
+    numbers = [n for n in labels.unique().tolist() if class_name(source.classes, n) != UNLABELLED]
+    found = list[Tensor]()
+    for place, number in enumerate(numbers):
+        wanted = count // len(numbers) + (place < count % len(numbers))
+        those = order[labels[order] == number]
+        if len(those) < wanted:
+            raise ConfigError(
+                f"`labelled={count}` are {wanted:,} images of each label, and {source.name} has "
+                f"{len(those):,} of {in_a_line(class_name(source.classes, number))} to train on; "
+                "ask for fewer"
+            )
+        found.append(rows[those[:wanted]])
+    return torch.cat(found)
 
 
 def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
@@ -113,6 +170,7 @@ def load_images(config: TrainConfig, split: data.Split) -> data.ImageSet:
         split=config.split,
         skip_bad=config.skip_bad,
         marked=config.mask == MARKED,
+        columns=beside_labels(config.condition or ()),
     )
     limit = config.limit if split == "train" else None
     found = data.load(config.data, split, data_dir=config.data_dir, limit=limit, prepare=prepare)

@@ -13,11 +13,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from convvae import runtime
-from convvae.config import ModelConfig, TrainConfig, describe
+from convvae.config import SEMI_SUPERVISED, ModelConfig, TrainConfig, describe
 from convvae.distributions.likelihoods import OptimalGaussian, OptimalGaussianHead
 from convvae.errors import ModelFileError
 from convvae.model.checkpoint import load_tensors, save_tensors
 from convvae.model.objectives import Means, draw, training_loss
+from convvae.model.semi_supervised import joint, semi_supervised_loss
 from convvae.model.vae import VAE
 from convvae.networks import BottomUp
 from convvae.training.muon import Muon
@@ -122,8 +123,13 @@ class ForwardPass(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, C, H, W], eps [K, B, D] -> loss, in nats per image; sums of log_px and kl.
 
-        Given y [B, C], those are of p(x|y); given observed, bool [B, 1, H, W], of those pixels.
+        Given y [B, C], those are of p(x|y); given observed, bool [B, 1, H, W], of those pixels; of
+        the objective semi-supervised, see `Joint`.
         """
+        if self.config.objective == SEMI_SUPERVISED and y is not None:
+            found = joint(self.vae, x, eps, y, observed)
+            log_px, kl = (term.detach().sum() for term in found.terms)
+            return semi_supervised_loss(found, beta, self.config.alpha), log_px, kl
         vae = (self.vae if y is None else self.vae.given(y)).observing(observed)
         head = vae.head
         draws = draw(vae, x, eps)

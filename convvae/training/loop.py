@@ -9,18 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convvae import runtime
-from convvae.config import TrainConfig
+from convvae.config import SEMI_SUPERVISED, TrainConfig
 from convvae.data.pixels import draw_levels, to_unit
 from convvae.errors import ConfigError, NonFiniteLossError
 from convvae.evaluation.encode import evaluating, own_noise
-from convvae.model.objectives import Means, draw, training_loss
+from convvae.model.objectives import Means, Terms, draw, training_loss
 from convvae.model.run_folder import RunFolder
+from convvae.model.semi_supervised import joint, semi_supervised_loss
+from convvae.model.vae import VAE
 from convvae.training.augment import draw_moves
 from convvae.training.callbacks import Callback
 from convvae.training.cuda_graph import Step, StepInputs
@@ -234,7 +237,11 @@ def validate(
         observed: Which of their pixels are there, bool [N, 1, H, W]; None where all are.
     """
     config, vae = learner.config, learner.weights
-    vae = (vae if y is None else vae.given(y)).observing(observed)
+    if config.objective == SEMI_SUPERVISED and y is not None:
+        part_of = partial(_semi_supervised, learner, y, observed)
+    else:
+        told = vae if y is None else vae.given(y)
+        part_of = partial(_as_trained, learner, told.observing(observed))
     weights = ((settings.beta, settings.capacity), (config.beta, config.capacity or 0.0))
     total = learner.sums.new_zeros(4)
     with evaluating(vae):
@@ -242,15 +249,44 @@ def validate(
         for index in batches[learner.ranks.rank :: learner.ranks.count]:
             part = images[index]
             eps = own_noise(vae, part, config.seed)(config.mc_samples)
-            model = vae.at(index)
-            draws = draw(model, to_unit(part.to(vae.device)), eps)
-            losses = [
-                training_loss(config, model, draws, beta, capacity, learner.count) * len(part)
-                for beta, capacity in weights
-            ]
-            total += torch.stack([*(term.sum() for term in draws.terms), *losses])
+            terms, losses = part_of(index, to_unit(part.to(vae.device)), eps, weights)
+            total += torch.stack(
+                [*(term.sum() for term in terms), *(len(part) * each for each in losses)]
+            )
     log_px, kl, now, full = (learner.ranks.sum(total) / len(images)).cpu()
     return Validation(Means(now, log_px, kl), float(full))
+
+
+Weights = tuple[tuple[float, float], ...]
+"""Pairs of beta and capacity."""
+
+
+def _as_trained(
+    learner: Learner, vae: VAE, index: Tensor, x: Tensor, eps: Tensor, weights: Weights
+) -> tuple[Terms, list[Tensor]]:
+    """Terms of some images, and their loss at each of some weights."""
+    config, model = learner.config, vae.at(index)
+    draws = draw(model, x, eps)
+    return draws.terms, [
+        training_loss(config, model, draws, beta, capacity, learner.count)
+        for beta, capacity in weights
+    ]
+
+
+def _semi_supervised(
+    learner: Learner,
+    y: Tensor,
+    observed: Tensor | None,
+    index: Tensor,
+    x: Tensor,
+    eps: Tensor,
+    weights: Weights,
+) -> tuple[Terms, list[Tensor]]:
+    """The same of images of which some have no label."""
+    there = None if observed is None else observed[index].to(x.device)
+    found = joint(learner.weights, x, eps, y[index].to(x), there)
+    alpha = learner.config.alpha
+    return found.terms, [semi_supervised_loss(found, beta, alpha) for beta, _ in weights]
 
 
 def not_finite(what: str, progress: TrainingProgress, run: RunFolder | None) -> NonFiniteLossError:

@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 
 from convvae import data, runtime
-from convvae.config import TrainConfig, ValidatedOn
+from convvae.config import SEMI_SUPERVISED, TrainConfig, ValidatedOn
 from convvae.data.pixels import binarize_once
 from convvae.errors import ConfigError, NonFiniteLossError, StoppedError
 from convvae.evaluation import doctor
 from convvae.images import sheets
 from convvae.model.checkpoint import ModelMetadata, load_metadata, load_model, save_model
-from convvae.model.conditions import condition_of, conditions, given_labels_of
+from convvae.model.conditions import conditions, given_labels_of
 from convvae.model.objectives import Means, squared_error_and_kl_per_image
 from convvae.model.run_folder import RunFolder
 from convvae.model.vae import VAE
@@ -36,9 +36,9 @@ from convvae.training.distributed import (
     step_of,
 )
 from convvae.training.feeds import Feed, feed_of
-from convvae.training.fine_tuning import start_from
+from convvae.training.fine_tuning import condition_for, start_from
 from convvae.training.folders import own_folder
-from convvae.training.holdout import RunImages
+from convvae.training.holdout import RunImages, with_labels_repeated
 from convvae.training.learner import Learner, TrainingProgress
 from convvae.training.loop import BatchPlan, not_finite, train_epoch, validate
 from convvae.training.missing import check_mask, mean_observed
@@ -162,12 +162,12 @@ def prepare(
     """
     if run is not None and ranks.is_first:
         check_same_images(run, images.source)
-    plan = BatchPlan(config, images.rows)
+    semi = config.objective == SEMI_SUPERVISED
+    plan = BatchPlan(config, with_labels_repeated(images) if semi else images.rows)
     if not ranks.alone:
         check_images(images.source, plan.batches(0), ranks)
     channels, height, width = images.source.images.shape[1:]
-    condition = condition_of(images.source) if config.condition else None
-    model = config.model((height, width), channels, condition)
+    model = config.model((height, width), channels, condition_for(config, images.source))
     conditions(model, images.test)  # what cannot be told of them is said before the work
     learner = Learner(config, model, device, len(images.rows), ranks)
     check_mask(config, learner.vae, images.source)

@@ -17,6 +17,7 @@ from convvae.errors import missing_extra
 from convvae.evaluation.encode import generate, posterior_means
 from convvae.evaluation.reconstruction import reconstruct
 from convvae.images.sheets import grid, paired_grid
+from convvae.model.conditions import CLASSIFIED, completed
 from convvae.model.vae import VAE
 from convvae.training.callbacks import Callback, Row, Run
 
@@ -101,7 +102,9 @@ class TensorBoard(Callback):
     def _given(self, vae: VAE) -> VAE:
         """The model of the validation images; of an unconditional one, itself."""
         assert self.run
-        return vae if self.run.y is None else vae.given(self.run.y)
+        if self.run.y is None:
+            return vae
+        return completed(vae, self.run.y, self.run.validation.split(CLASSIFIED))
 
     def close(self) -> None:
         """Close the log."""

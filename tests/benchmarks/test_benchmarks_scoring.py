@@ -59,8 +59,7 @@ def test_an_embedding_is_timed_and_classified(digits, monkeypatch, finished_run,
 
 def test_a_model_that_is_told_labels_is_held_against_one_that_is_not(digits, monkeypatch, tmp_path):
     small = {"max_filters": 8, "depth": 1, "latent_dims": 2, "image_size": 8, "batch_size": 50}
-    recipe = conditional.load_recipe
-    monkeypatch.setattr(conditional, "load_recipe", lambda name: recipe(name) | small)
+    monkeypatch.setattr(conditional, "SMALLER", small)
     words = ["--epochs", "1", "--test-images", "30", "--samples", "2", "--generated", "20"]
     options = conditional.parse([*words, "--outside", "200", "--out", str(tmp_path / "x.json")])
     result = conditional.measure(options, conditional.report.console())
@@ -70,3 +69,4 @@ def test_a_model_that_is_told_labels_is_held_against_one_that_is_not(digits, mon
     assert numbers["bound_without_label"] <= numbers["bound_told"] + 3
     assert numbers["outside_accuracy"] > 0.5  # of real digits: it has learnt
     assert all(len(row) == 2 for row in conditional.rows(result))
+    assert "| outside classifier names the sample's label, % |" in table.conditional_table(result)

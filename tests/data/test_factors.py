@@ -1,6 +1,7 @@
 """Factors of images of one's own: columns of their table."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from own_pictures import WHOLE, picture, write
 
 from convvae import errors
-from convvae.data import load, with_factors
+from convvae.data import load, stream, with_factors
 from convvae.data.own.factors import grouped
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -116,3 +117,44 @@ def test_factors_of_a_published_set_are_chosen_by_name():
     assert torch.equal(found.factors, images.factors[:, [4, 0]])
     with pytest.raises(errors.UsageError, match="sprites has no factor 'colour'; it has shape, sc"):
         with_factors("sprites", images, ["colour"])
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_columns_are_read_as_words_and_follow_the_images(listed, name):
+    prepare = replace(WHOLE, split="0.3", columns=("size", "hue"))
+    for split in ("train", "test"):
+        found = load(table(listed, name), split, prepare=prepare)
+        assert list(found.columns) == ["size", "hue"]
+        some = found.take(torch.tensor([2, 0]))
+        for place, image in enumerate(some.names):
+            row = next(row for row in listed if row["path"] == image)
+            assert float(some.columns["size"][place]) == row["size"]
+            assert some.columns["hue"][place] == row["hue"]
+    whole = stream(name, "all", prepare=prepare)
+    assert len(whole.columns["hue"]) == 40
+    assert len(whole.first(3).columns["hue"]) == 3
+
+
+def test_columns_of_sprites_are_what_their_factors_mean():
+    found = load(
+        "sprites", "test", limit=9, prepare=replace(WHOLE, split="auto", columns=("scale",))
+    )
+    places = found.factors[:, found.factor_names.index("scale")].tolist()
+    assert found.columns == {"scale": [str((3.5, 4.5, 5.5, 6.5)[place]) for place in places]}
+
+
+def test_columns_that_are_not_there_or_not_whole_are_refused(listed):
+    table(listed)
+    with pytest.raises(
+        errors.ConfigError, match=r"list.csv has no column 'siz' \(did you mean size"
+    ):
+        load("list.csv", prepare=replace(WHOLE, columns=("siz",)))
+    listed[7]["hue"] = ""
+    table(listed)
+    with pytest.raises(errors.CorruptDataError, match="nothing in the column hue for 1 of 40"):
+        load("list.csv", prepare=replace(WHOLE, columns=("hue",)))
+    for source in (load, stream):
+        with pytest.raises(errors.ConfigError, match="no column 'size'; it has none but label"):
+            source("mnist", "test", prepare=replace(WHOLE, split="auto", columns=("size",)))
+    with pytest.raises(errors.ConfigError, match="all has no column 'size'; it has none but label"):
+        load("all", prepare=replace(WHOLE, columns=("size",)))

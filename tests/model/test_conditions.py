@@ -203,7 +203,7 @@ def test_the_sum_over_labels_and_the_classifier_are_those_of_bayes():
     given = label_bounds(vae, pets.images, samples=2, seed=0)
     assert given.shape == (9, 3)
     joint = given.exp() * torch.tensor([0.6, 0.3, 0.1])
-    found = label_evidence(vae, pets.images, pets.labels, samples=2, seed=0)
+    found = label_evidence(vae, pets, samples=2, seed=0)
     assert found.without_label.mean == pytest.approx(float(joint.sum(1).log().mean()))
     right = (joint.argmax(1) == pets.labels).double().mean()
     assert found.accuracy.mean == pytest.approx(float(right))

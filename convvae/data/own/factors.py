@@ -1,4 +1,4 @@
-"""Factors of images of one's own: columns of the table that lists them."""
+"""Columns of the table that lists one's own images: what is known of them, and their factors."""
 
 from __future__ import annotations
 
@@ -44,12 +44,10 @@ def of_table(table: Path, wanted: Sequence[str], images: ImageSet) -> ImageSet:
         CorruptDataError: an image has no value, or two in two rows.
         UnknownDataError: the table cannot be read any more.
     """
-    assert images.names is not None
     columns = _columns(table, wanted)
-    rows = _rows(table, columns, images.names)
     factors, said = list[NDArray[np.int64]](), list[str]()
-    for place, column in enumerate(columns):
-        found, kind = _factor(table, column, [row[place] for row in rows], images.names)
+    for column, words in words_of(table, columns, images).items():
+        found, kind = _factor(words)
         factors.append(found)
         said.append(f"{column} ({kind})")
     print(f"{table.name}: factors {', '.join(said)}", file=sys.stderr, flush=True)
@@ -94,14 +92,22 @@ def _columns(table: Path, wanted: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _rows(table: Path, columns: Sequence[str], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The values of each image, in the order of the names.
+def words_of(table: Path, columns: Sequence[str], images: ImageSet) -> dict[str, list[str]]:
+    """What stands in some columns of a table, name -> a word for each image.
+
+    Args:
+        table: The CSV or Parquet file.
+        columns: Names of columns that it has.
+        images: Some of the images that it lists.
 
     Raises:
-        CorruptDataError: two rows say different things of an image.
+        CorruptDataError: two rows say different things of an image, or nothing is said of one.
+        UnknownDataError: the table cannot be read any more.
     """
+    assert images.names is not None
+    names = list(images.names)
     asked = set(names)
-    found: dict[str, tuple[Any, ...]] = {}
+    found: dict[str, tuple[str | None, ...]] = {}
     for row in rows_of(table, [*columns, *KNOWN]):
         name = path_of(row)
         if name not in asked:
@@ -109,22 +115,20 @@ def _rows(table: Path, columns: Sequence[str], names: Sequence[str]) -> list[tup
         values = tuple(_value(row, column) for column in columns)
         if found.setdefault(name, values) != values:
             raise CorruptDataError(
-                f"{table} lists {in_a_line(repr(name))} in several rows, with other factors in "
+                f"{table} lists {in_a_line(repr(name))} in several rows, with other values in "
                 "each; leave one of them"
             )
-    return [found[name] for name in names]
+    words = [[found[name][place] for name in names] for place in range(len(columns))]
+    return {
+        column: _whole(table, column, values, names)
+        for column, values in zip(columns, words, strict=True)
+    }
 
 
-def _value(row: Mapping[str, Any], column: str) -> str | None:
-    """What stands in a column, as a word; None where there is nothing."""
-    word = "" if row.get(column) is None else str(row[column]).strip()
-    return None if word.lower() in MISSING else word
-
-
-def _factor(
+def _whole(
     table: Path, column: str, words: Sequence[str | None], names: Sequence[str]
-) -> tuple[NDArray[np.int64], str]:
-    """The number of each image's value, shape [N], and what kind of column it is.
+) -> list[str]:
+    """The words of a column that has one for each image.
 
     Raises:
         CorruptDataError: an image has no value.
@@ -134,9 +138,20 @@ def _factor(
         raise CorruptDataError(
             f"{table} has nothing in the column {in_a_line(column)} for {len(lacking):,} of "
             f"{len(words):,} images, the first of them {in_a_line(lacking[0])}; fill it in, leave "
-            "these images out of the table, or name other columns with `factors`"
+            "these images out of the table, or name other columns"
         )
-    numbers = [_number(word) for word in words if word is not None]
+    return [word for word in words if word is not None]
+
+
+def _value(row: Mapping[str, Any], column: str) -> str | None:
+    """What stands in a column, as a word; None where there is nothing."""
+    word = "" if row.get(column) is None else str(row[column]).strip()
+    return None if word.lower() in MISSING else word
+
+
+def _factor(words: Sequence[str]) -> tuple[NDArray[np.int64], str]:
+    """The number of each image's value, shape [N], and what kind of column it is."""
+    numbers = [_number(word) for word in words]
     if None in numbers:
         kinds, found = np.unique(np.array(words), return_inverse=True)
         return found.astype(np.int64), f"{len(kinds):,} categories"

@@ -42,6 +42,7 @@ class Preparation:
         skip_bad: Leave out files that cannot be read, instead of refusing the source.
         marked: Take pixels that are marked for missing: NaN in arrays of floats, what is not zero
             in an array `missing` beside `images`, and what is not opaque in images with alpha.
+        columns: What is read of the images beside their labels: columns of their table.
     """
 
     image_size: Size | None = None
@@ -50,6 +51,7 @@ class Preparation:
     split: str = "auto"
     skip_bad: bool = False
     marked: bool = False
+    columns: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> Wanted:

@@ -13,6 +13,7 @@ from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from convvae.config import UNLABELLED
 from convvae.data.items import PARTS, Item, changed
 from convvae.data.own.archives import MAX_MEMBERS, check_expansion
 from convvae.data.own.folders import Files
@@ -48,6 +49,7 @@ class Table(Files):
         found = [self._entry(number, row) for number, row in enumerate(rows, 1)]
         if not found:
             raise CorruptDataError(f"{path} lists no images")
+        found = _with_unlabelled(found)
         super().__init__(path.name, found if _is_packed(path) else _with_numbers(found))
 
     def _entry(self, number: int, row: Mapping[str, Any]) -> tuple[Item, tuple[int, int, int]]:
@@ -122,6 +124,19 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             f"{path} has the columns {in_a_line(', '.join(columns) or 'none')}; one named "
             f"{' or '.join(PATH_COLUMNS)} is needed, label and split may be there"
         )
+
+
+def _with_unlabelled(
+    found: list[tuple[Item, tuple[int, int, int]]],
+) -> list[tuple[Item, tuple[int, int, int]]]:
+    """The same, with the label `UNLABELLED` where there is nothing, but in other rows something."""
+    lacks = [item.label is None for item, _ in found]
+    if all(lacks) or not any(lacks):
+        return found
+    return [
+        (item._replace(label=UNLABELLED) if item.label is None else item, state)
+        for item, state in found
+    ]
 
 
 def _with_numbers(
