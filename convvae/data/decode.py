@@ -4,7 +4,8 @@
 - EXIF orientation is applied. Colour profiles are not: the numbers in the file are taken as sRGB.
 - 16-bit values keep their high byte. 32-bit and floating-point images are refused.
 - Palettes become colours; CMYK, YCbCr, LAB and HSV become RGB as Pillow converts them.
-- Transparency is laid on white, unless 2 or 4 channels are asked for, which keep it.
+- Transparency is laid on white, unless 2 or 4 channels are asked for, which keep it, or an alpha
+  that says what is missing.
 - Grey is the luma of ITU-R 601 (0.299 R + 0.587 G + 0.114 B); grey made RGB has it three times.
 - Resizing is bilinear and antialiased. A JPEG of more than twice the size that is wanted is decoded
   at a half, a quarter or an eighth of its size, never below twice what is wanted.
