@@ -16,8 +16,9 @@ from convvae.distributions import (
     kl_divergence,
     kl_per_latent,
 )
+from convvae.errors import ConfigError
 from convvae.evaluation.bounds import image_terms, importance_bounds
-from convvae.evaluation.imputation import chains, denoise_batch
+from convvae.evaluation.imputation import chains, denoise_batch, impute
 from convvae.model.objectives import (
     draw,
     dreg_loss,
@@ -371,6 +372,13 @@ def test_missing_pixels_have_their_conditional_mean_and_covariance(
         sizes = exact_covariance.diagonal().sqrt()
         bound = 5 * sizes.outer(sizes) * (2 / chains_each) ** 0.5
         assert ((torch.cov(found.T) - exact_covariance).abs() < bound).all()
+
+
+def test_pixels_that_depend_on_each_other_are_not_completed(tiny_model):
+    vae = VAE(tiny_model.model_copy(update={"likelihood": "bernoulli-interleaved"})).eval()
+    images, seen = torch.zeros(2, 1, 12, 10, dtype=torch.uint8), torch.ones(2, 1, 12, 10) > 0
+    with pytest.raises(ConfigError, match="scores whole images only"):
+        impute(vae, images, seen, completions=1, steps=2, seed=0)
 
 
 def test_noise_is_taken_away_as_the_model_says(fitted):

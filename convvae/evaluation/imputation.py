@@ -115,6 +115,18 @@ def _draw(p: Likelihood, like: Tensor, generator: torch.Generator) -> Tensor:
     return p.sample(generator).to(like)
 
 
+def check_parts(vae: VAE) -> None:
+    """Check that pixels of a model are independent given z, so that some can be left out.
+
+    Raises:
+        ConfigError: its likelihood scores whole images only.
+    """
+    channels, size = vae.config.channels, vae.config.image_size
+    output = torch.zeros(1, vae.head.channels(channels), *size, device=vae.device)
+    with evaluating(vae):
+        vae.head(output).log_probs(torch.zeros(1, channels, *size, device=vae.device))
+
+
 def impute(
     vae: VAE,
     images: Tensor,
@@ -137,7 +149,11 @@ def impute(
         seed: Of all draws.
         zeros: As of `chains`: for a model that was trained on images with missing pixels.
         progress: Called with the number of images done since the last call.
+
+    Raises:
+        ConfigError: the pixels of the model's likelihood depend on each other given z.
     """
+    check_parts(vae)
     parts: list[tuple[Tensor, Tensor, Tensor, float]] = []
     size = max(1, batch_size(vae) // completions)
     for place, (part, seen) in enumerate(

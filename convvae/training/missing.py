@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from convvae.config import TrainConfig
 from convvae.data.images import ImageSet
 from convvae.data.pixels import mean_pixel
 from convvae.errors import ConfigError
-from convvae.evaluation.encode import evaluating
+from convvae.evaluation.imputation import check_parts
 from convvae.model.vae import VAE
 from convvae.training.holdout import RunImages
 
@@ -29,10 +28,7 @@ def check_mask(config: TrainConfig, vae: VAE, images: ImageSet) -> None:
         return
     if images.observed is None:
         raise ConfigError(f"no pixel of {images.name} is missing; leave out `mask`")
-    channels, size = vae.config.channels, vae.config.image_size
-    output = torch.zeros(1, vae.head.channels(channels), *size, device=vae.device)
-    with evaluating(vae):
-        vae.head(output).log_probs(torch.zeros(1, channels, *size, device=vae.device))
+    check_parts(vae)
 
 
 def mean_observed(images: RunImages) -> Tensor:
