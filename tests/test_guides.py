@@ -21,7 +21,9 @@ def steps(guide):
 
 
 @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="the tests run outside the repository")
-@pytest.mark.parametrize("guide", ["interchange.md", "labels.md", "ladder.md", "tracking.md"])
+@pytest.mark.parametrize(
+    "guide", ["editing.md", "interchange.md", "labels.md", "ladder.md", "tracking.md"]
+)
 def test_every_step_of_a_guide_runs(guide, tmp_path, monkeypatch, capsys, hub):
     monkeypatch.chdir(tmp_path)
     names, found = {}, steps(guide)

@@ -30,7 +30,7 @@ ROOMS = {
         "options", "help", "flags", "console", "common", "train", "reconstruct", "generate",
         "sharding", "evaluate", "compare", "figures", "report", "explore", "info", "models",
         "import_", "export", "__init__", "anomalies", "encode", "completed", "impute", "denoise",
-        "merge", "shard", "main",
+        "edit", "merge", "shard", "main",
     ],
     "config": [
         "base", "condition", "settings", "__init__",
@@ -46,13 +46,13 @@ ROOMS = {
     "evaluation": [
         "estimates", "shards", "encode", "encoding_files", "bounds", "groups", "reconstruction",
         "evaluate", "label_evidence", "latents", "fitted_priors", "distances", "disentanglement",
-        "probes", "sample_quality", "doctor", "scorecard", "runs", "masks", "imputation",
-        "__init__",
+        "probes", "directions", "sample_quality", "doctor", "scorecard", "runs", "masks",
+        "imputation", "__init__",
     ],
     "explorer": [
         "newest", "planes", "templates", "tiles", "drawing", "upload", "scene", "standalone",
-        "walk", "levels", "told", "controls", "page", "door", "log_lines", "handover", "server",
-        "__init__",
+        "walk", "levels", "told", "toward", "controls", "page", "door", "log_lines", "handover",
+        "server", "__init__",
     ],
     "figures": [
         "style", "curves", "compared", "pictures", "space", "__init__", "gallery", "report",

@@ -1,4 +1,4 @@
-"""What `impute` and `denoise` share: their images, their array and their picture."""
+"""What `impute`, `denoise` and `edit` share: their images, their array and their picture."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from convvae.cli.common import ImagesOptions, binarize_seed
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from convvae.data import ImageSet
@@ -44,10 +45,8 @@ def read_images(
     return ImageSet(found, None, source.name, split, observed=source.observed)
 
 
-def write(
-    folder: Path, name: str, arrays: Mapping[str, Tensor], rows: Mapping[str, Tensor], shown: int
-) -> None:
-    """Write NAME.npz of arrays by name, and NAME.png with a named row of each kind of image.
+def write(folder: Path, name: str, arrays: Mapping[str, Tensor], figure: Figure) -> None:
+    """Write NAME.npz of arrays by name, and NAME.png.
 
     Raises:
         OutputError: a file cannot be written.
@@ -55,12 +54,21 @@ def write(
     import numpy as np
     import torch
 
-    from convvae.figures import pictures, save_figure
+    from convvae.figures import save_figure
     from convvae.files import write_bytes
 
     content = io.BytesIO()
     numbers = {name: torch.as_tensor(x).numpy() for name, x in arrays.items()}
     np.savez_compressed(content, allow_pickle=False, **numbers)
     write_bytes(folder / f"{name}.npz", content.getbuffer())
-    columns = torch.stack([images[:shown].clamp(0, 1) for images in rows.values()])
-    save_figure(folder / f"{name}.png", pictures.rows(columns, [*rows]))
+    save_figure(folder / f"{name}.png", figure)
+
+
+def rows(kinds: Mapping[str, Tensor], shown: int) -> Figure:
+    """A named row of each kind of image, the first ones."""
+    import torch
+
+    from convvae.figures import pictures
+
+    columns = torch.stack([images[:shown].clamp(0, 1) for images in kinds.values()])
+    return pictures.rows(columns, [*kinds])

@@ -35,7 +35,7 @@ def denoise(args: list[str]) -> None:
     """Write images without noise, as the model explains them."""
     options = parse(DenoiseOptions, args, "convvae denoise")
     vae, metadata = open_model(options)
-    from convvae.cli.completed import read_images, write
+    from convvae.cli.completed import read_images, rows, write
     from convvae.data.progress import counting
     from convvae.evaluation import imputation
 
@@ -57,8 +57,8 @@ def denoise(args: list[str]) -> None:
             seed=options.seed,
             progress=progress,
         )
-    rows = {"image": images / 255, "denoised": found.mean, "spread": found.spread}
-    write(options.outdir, "denoised", found._asdict(), rows, options.shown)
+    kinds = {"image": images / 255, "denoised": found.mean, "spread": found.spread}
+    write(options.outdir, "denoised", found._asdict(), rows(kinds, options.shown))
     carry = f"{found.effective.median():.1f} of {options.samples} draws"
     print(
         f"wrote {paths[0].name} and {paths[1].name} in {options.outdir}: {len(images)} images of "

@@ -17,13 +17,13 @@ GROUPS: dict[str, frozenset[str]] = {
         "init condition temperature hold top label",
         "data": "data data_dir limit image_size crop channels split part skip_bad validation "
         "augment binarize binarize_seed rec_testdata normal normal_part normal_limit abnormal "
-        "mask noise",
+        "mask noise labelled",
         "optimisation": "epochs patience batch_size drop_last optimizer lr weight_decay "
         "bias_correction schedule clip_norm skip_norm ema_images",
         "objective": "objective beta kl_schedule kl_warmup free_bits capacity mmd mc_samples "
         "alpha labelled",
         "measurement": "samples probe factors quality features score false_alarms "
-        "completions steps",
+        "completions steps toward away method strength",
         "run": "recipe seed device precision compile batch_statistics save_every rollbacks",
         "output": "out outfile outdir shards shard_size overwrite form formats json_file as_json "
         "separate count rows "

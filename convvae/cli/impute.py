@@ -39,7 +39,7 @@ def impute(args: list[str]) -> None:
     vae, metadata = open_model(options)
     import torch
 
-    from convvae.cli.completed import read_images, write
+    from convvae.cli.completed import read_images, rows, write
     from convvae.data.progress import counting
     from convvae.evaluation import imputation
     from convvae.evaluation.masks import masked
@@ -66,7 +66,7 @@ def impute(args: list[str]) -> None:
         )
     seen = torch.where(missing, 0.5, images / 255)
     names = [f"completion {place}" for place in range(1, 1 + min(4, options.completions))]
-    rows = {
+    kinds = {
         "image": images / 255,
         "observed": seen,
         **dict(zip(names, found.completions, strict=False)),
@@ -74,7 +74,7 @@ def impute(args: list[str]) -> None:
         "spread": found.spread,
     }
     arrays = {"missing": missing, **found._asdict()}
-    write(options.outdir, "imputed", arrays, rows, options.shown)
+    write(options.outdir, "imputed", arrays, rows(kinds, options.shown))
     print(
         f"wrote {paths[0].name} and {paths[1].name} in {options.outdir}: {len(images)} images of "
         f"{source.name} ({source.split}), {missing.float().mean():.0%} missing, "

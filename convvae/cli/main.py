@@ -19,6 +19,7 @@ from pathlib import Path
 from convvae.cli.anomalies import anomalies
 from convvae.cli.compare import compare
 from convvae.cli.denoise import denoise
+from convvae.cli.edit import edit
 from convvae.cli.encode import encode
 from convvae.cli.evaluate import evaluate
 from convvae.cli.explore import explore
@@ -50,7 +51,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.rstrip("_"): command
     for command in (
         *(train, reconstruct, generate, evaluate, compare, figures, report, explore),
-        *(encode, anomalies, impute, denoise, merge, shard, info, models, import_, export),
+        *(encode, anomalies, impute, denoise, edit, merge, shard, info, models, import_, export),
     )
 }
 

@@ -15,6 +15,7 @@ from convvae.explorer.drawing import SKIN
 from convvae.explorer.levels import Levels
 from convvae.explorer.scene import Scene, Score
 from convvae.explorer.told import Told
+from convvae.explorer.toward import HINT, Toward
 from convvae.explorer.walk import Walk
 
 SLIDERS = 8
@@ -23,15 +24,15 @@ GRID_COLUMNS = "repeat(auto-fill, minmax(220px, 1fr))"
 """Of sliders: as many as there is room for."""
 LOOK, DECODE = 0, 1
 """What the pointer does on the map."""
-WALK, BETWEEN, OWN, GROUPS = 0, 1, 2, 3
+WALK, BETWEEN, OWN, GROUPS, TOWARD = 0, 1, 2, 3, 4
 """What the strip shows."""
 ADVICE = (
     "Point at a dot: its image and what the model makes of it. Click to go there.",
     "Point anywhere: the picture that the model makes of the place. Click to go there.",
 )
 """What the pointer does on the map, in words."""
-TABS = ["traverse a latent", "A to B", "your image", "levels"]
-"""What the strip shows, in words; levels are of a ladder."""
+TABS = ["traverse a latent", "A to B", "your image", "levels", "toward a class"]
+"""What the strip shows, in words; levels are of a ladder, classes of labelled images."""
 PROJECTIONS: list[tuple[Projection, str]] = [
     ("latents", "two latents"),
     ("pca", "PCA of all"),
@@ -77,13 +78,7 @@ class Controls:
         self.message = self._words("message")
         self.hint = self._words("hint")
         self.score = self._words("score")
-        self.tab = RadioButtonGroup(
-            name="tab",
-            labels=TABS if scene.groups else TABS[:GROUPS],
-            active=WALK,
-            margin=(2, 3, 2, 3),
-            stylesheets=[SKIN],
-        )
+        self.tab = self._what_strips()
         self.latent = self._select("latent", str(scene.order[0]), names)
         self.route = RadioButtonGroup(
             labels=["straight", "spherical"],
@@ -95,7 +90,7 @@ class Controls:
         self.invert = Toggle(
             name="invert", label="invert", visible=False, margin=(2, 3, 2, 3), stylesheets=[SKIN]
         )
-        self.levels, self.told = Levels(scene), Told(scene)
+        self.levels, self.told, self.toward = Levels(scene), Told(scene), Toward(scene)
         self.buttons = {name: self._button(name, label) for name, label in BUTTONS.items()}
         self.show_tab()
         self.say("")
@@ -106,6 +101,18 @@ class Controls:
             value=value,
             options=options,  # pyright: ignore[reportArgumentType]
             width=147,
+            margin=(2, 3, 2, 3),
+            stylesheets=[SKIN],
+        )
+
+    def _what_strips(self) -> RadioButtonGroup:
+        """What the strip may show of this scene."""
+        offered = {GROUPS: bool(self._scene.groups), TOWARD: bool(self._scene.ends)}
+        self._tabs = [place for place in range(len(TABS)) if offered.get(place, True)]
+        return RadioButtonGroup(
+            name="tab",
+            labels=[TABS[place] for place in self._tabs],
+            active=WALK,
             margin=(2, 3, 2, 3),
             stylesheets=[SKIN],
         )
@@ -143,7 +150,8 @@ class Controls:
             ),
             row(
                 self.tab, self.latent, self.route, self.invert, self.levels.kind,
-                self.levels.held, self.levels.temperature, buttons["draw again"], buttons["play"],
+                self.levels.held, self.levels.temperature, buttons["draw again"],
+                self.toward.label, self.toward.strength, buttons["play"],
                 buttons["save strip"], name="tools", **wraps,
             ),
             self.message,
@@ -160,6 +168,15 @@ class Controls:
     def chosen_axes(self) -> tuple[int, int]:
         """The latents of the map's two axes."""
         return int(str(self.horizontal.value)), int(str(self.vertical.value))
+
+    @property
+    def chosen_tab(self) -> int:
+        """What the strip shows."""
+        return self._tabs[self.tab.active or 0]
+
+    def show_in_strip(self, tab: int) -> None:
+        """Have the strip show something else."""
+        self.tab.active = self._tabs.index(tab)
 
     @property
     def chosen_latent(self) -> int:
@@ -188,12 +205,13 @@ class Controls:
 
     def show_tab(self) -> None:
         """Offer what the strip's kind can do."""
-        tab = self.tab.active
+        tab = self.chosen_tab
         self.latent.visible = tab == WALK
         self.route.visible = tab == BETWEEN
         self.invert.visible = self.score.visible = tab == OWN
-        self.buttons["play"].visible = tab in (WALK, BETWEEN)
+        self.buttons["play"].visible = tab in (WALK, BETWEEN, TOWARD)
         self.levels.show(tab == GROUPS)
+        self.toward.show(tab == TOWARD)
         self.buttons["draw again"].visible = self.levels.held.visible
 
     def playing(self, on: bool) -> None:
@@ -229,19 +247,22 @@ class Controls:
                 )
             self.latent.value = str(walk.selected)
             self.told.show(walk.scene)
+            self.toward.strength.value = walk.strength
         last = min(self._first + SLIDERS, scene.dims)
         self.pager.text = f"{self._first + 1} to {last} of {scene.dims}"
         self.hint.text = self._hint(walk)
 
     def _hint(self, walk: Walk) -> str:
         """What to do next, where the strip is empty."""
-        if self.tab.active == BETWEEN:
+        if self.chosen_tab == BETWEEN:
             missing = [name for name, z in walk.ends.items() if z is None]
             if missing:
                 return f"Go somewhere (click the map, draw, slide) and press Set {missing[0]}."
-        if self.tab.active == OWN and walk.own is None:
+        if self.chosen_tab == OWN and walk.own is None:
             return "Drop an image anywhere on this page, or choose one."
-        return self.levels.hint() if self.tab.active == GROUPS else ""
+        if self.chosen_tab == TOWARD:
+            return HINT
+        return self.levels.hint() if self.chosen_tab == GROUPS else ""
 
     def show_score(self, score: Score) -> None:
         """The numbers of the reader's image."""

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from convvae.errors import ConvvaeError
 from convvae.evaluation.latents import traversal
-from convvae.explorer import levels
-from convvae.explorer.controls import BETWEEN, DECODE, GROUPS, LOOK, OWN, WALK, Controls
+from convvae.explorer import levels, toward
+from convvae.explorer.controls import BETWEEN, DECODE, GROUPS, LOOK, OWN, TOWARD, WALK, Controls
 from convvae.explorer.drawing import Film, Map
 from convvae.explorer.newest import Newest
 from convvae.explorer.scene import Scene, Score
@@ -106,6 +106,8 @@ class Page:
         _changed(controls.levels.kind, "active", self._on_levels)
         for slider in (controls.levels.held, controls.levels.temperature):
             _changed(slider, "value", self._on_levels)
+        for chosen in (controls.toward.label, controls.toward.strength):
+            _changed(chosen, "value", self._on_toward)
         _changed(controls.invert, "active", self._score_own)
         for name, action in self._actions().items():
             if name in controls.buttons:
@@ -137,7 +139,12 @@ class Page:
 
     def arrive(self, z: Tensor) -> None:
         """Stand at z [D] and show what is there."""
-        self.walk.z, self._pointed = z, None
+        self.walk.stand(z)
+        self._come()
+
+    def _come(self) -> None:
+        """Show what is where the reader stands now."""
+        self._pointed, z = None, self.walk.z
         self.walk.follow()
         self._show_pair(z)
         self._settle()
@@ -162,14 +169,17 @@ class Page:
         # Marks make Bokeh draw the map anew, 10,000 points and all: not at every step of a slider.
         self._mark()
         self.controls.show(self.walk)
-        tab, route, walk = self.controls.tab.active, self.controls.chosen_route, self.walk
+        tab, route, walk = self.controls.chosen_tab, self.controls.chosen_route, self.walk
         choice = self.controls.levels.choice
+        label = self.controls.toward.chosen if tab == TOWARD else None
 
         def work() -> tuple[list[Tile], list[Tile]]:
             if tab == WALK:
                 return walk.nearest(NEAREST), walk.traversal()
             if tab == GROUPS:
                 return walk.nearest(NEAREST), levels.tiles(walk, choice)
+            if label is not None:
+                return walk.nearest(NEAREST), toward.tiles(walk, label)
             tiles = walk.between(route) if tab == BETWEEN else walk.own_tiles()
             return walk.nearest(NEAREST), tiles
 
@@ -277,7 +287,7 @@ class Page:
             return
         self.walk.tell(self.controls.told.values)
         self._show_pair(self.walk.z)
-        if self.controls.tab.active == OWN:
+        if self.controls.chosen_tab == OWN:
             self._score_own()
         self._settle()
 
@@ -289,6 +299,12 @@ class Page:
     def _on_levels(self) -> None:
         self.controls.show_tab()
         self._settle()
+
+    def _on_toward(self) -> None:
+        if not self.controls.silent:
+            toward = self.controls.toward
+            self.walk.lean(toward.chosen, float(toward.strength.value))
+            self._come()
 
     def _draw_again(self) -> None:
         self.controls.levels.draw_again()
@@ -305,7 +321,7 @@ class Page:
         if self._pointed is not None:
             self.walk.z = self._pointed
         self.walk.pick(end)
-        self.controls.tab.active = BETWEEN
+        self.controls.show_in_strip(BETWEEN)
         self.arrive(self.walk.z)
 
     def _turn(self, by: int) -> None:
@@ -349,7 +365,9 @@ class Page:
         self._playing = self.doc.add_periodic_callback(step, FRAME_MS)
 
     def _path(self) -> Tensor | None:
-        if self.controls.tab.active == BETWEEN:
+        if self.controls.chosen_tab == TOWARD:
+            return toward.path(self.walk, self.controls.toward.chosen, WALK_FRAMES)
+        if self.controls.chosen_tab == BETWEEN:
             return self.walk.path(WALK_FRAMES, self.controls.chosen_route)
         bounds = torch.stack([self.scene.low, self.scene.high])
         return traversal(self.walk.z, torch.tensor([self.walk.selected]), bounds, WALK_FRAMES)[0]
@@ -412,7 +430,7 @@ class Page:
         self._score_own()
 
     def _show_own(self) -> None:
-        self.controls.tab.active = OWN
+        self.controls.show_in_strip(OWN)
         self.controls.say("Looking at your image ...")
 
     def _score_own(self) -> None:

@@ -14,6 +14,7 @@ from convvae.data.decode import Wanted
 from convvae.data.images import class_name
 from convvae.data.pixels import binarize_once, to_unit
 from convvae.evaluation import latents
+from convvae.evaluation.directions import between
 from convvae.evaluation.encode import decode, encode, evaluating, map_posteriors
 from convvae.evaluation.groups import end_of
 from convvae.evaluation.reconstruction import reconstruct
@@ -104,6 +105,7 @@ class Scene:
         self.origin = self.mean.mean(0)
         """Where a walk starts: the mean over the images, shape [D]."""
         self._errors: Tensor | None = None
+        self._ways: dict[int, Tensor] = {}
         if vae.config.condition is not None:
             self._tell(vae.config.condition.examples(1)[0])
 
@@ -144,6 +146,20 @@ class Scene:
     def classes(self) -> list[int]:
         """The classes that there are, rising; none without labels."""
         return [] if self.labels is None else self.labels.unique().tolist()
+
+    @property
+    def ends(self) -> list[int]:
+        """The classes that a walk may lead toward; none where a model is told its labels."""
+        classes = self.classes
+        return classes if len(classes) > 1 and self.vae.config.condition is None else []
+
+    def way(self, label: int) -> Tensor:
+        """The step from the mean of all other images to that of a class, shape [D]."""
+        if label not in self._ways:
+            assert self.labels is not None
+            inside = self.labels == label
+            self._ways[label] = between(self.mean[inside], self.mean[~inside])
+        return self._ways[label]
 
     def class_name(self, label: int) -> str:
         """What a class is called."""

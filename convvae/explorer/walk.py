@@ -39,6 +39,8 @@ class Walk:
         self.scene = scene
         self.z = scene.origin
         """Where the reader stands, shape [D]."""
+        self.base, self.strength = self.z, 0.0
+        """Where the reader came to, and how far toward a class from there."""
         self.plane: Plane = scene.informative()
         """The plane of the map."""
         self.selected = scene.order[0]
@@ -55,6 +57,15 @@ class Walk:
         moved = self.z.clone()
         moved[latent] = value
         self.z, self.selected = moved, latent
+
+    def stand(self, z: Tensor) -> None:
+        """Come to a place."""
+        self.z = self.base = z
+        self.strength = 0.0
+
+    def lean(self, label: int, strength: float) -> None:
+        """Go from the place come to toward a class; of strength 0, back to it."""
+        self.z, self.strength = self.base + strength * self.scene.way(label), strength
 
     def nudge(self, share: float) -> None:
         """Move the selected latent by a share of its range, no further than its ends."""

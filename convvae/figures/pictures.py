@@ -115,22 +115,25 @@ def class_means(means: Tensor, decoded: Tensor, titles: Sequence[str]) -> Figure
 
 
 @styled
-def rows(images: Tensor, names: Sequence[str]) -> Figure:
+def rows(images: Tensor, names: Sequence[str], titles: Sequence[str] = ()) -> Figure:
     """Rows of images, each with its name at its left.
 
     Args:
         images: uint8, or float in [0, 1], shape [R, N, C, H, W].
         names: One for each row.
+        titles: One for each column, above it; or none.
     """
     count, columns = images.shape[:2]
     size = (images.shape[-2], images.shape[-1])
     inch = cell_inches(count, columns, size, (8.0, WIDTH - 1.2))
-    height = inch * size[0] / max(size)
-    figure = new_figure(WIDTH, count * 1.05 * height + 0.2)
+    height, width = (inch * side / max(size) for side in size)
+    figure = new_figure(WIDTH, count * 1.05 * height + (0.4 if titles else 0.2))
     cells = to_rgba(images.flatten(0, 1)).unflatten(0, (count, columns))
     tiling = tile(figure.add_subplot(), cells, gap=(0.03, 0.05))
     for row, name in enumerate(names):
         tiling.axes.text(*tiling.left(row), name, ha="right", va="center", size=LEGIBLE)
+    for column, title in enumerate(titles):
+        _title(tiling, 0, column, title, width)
     return figure
 
 

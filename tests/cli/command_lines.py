@@ -30,6 +30,7 @@ SMALL = {
     "anomalies": "--limit=6 --normal-limit=40",
     "impute": "--limit=6 --completions=2 --steps=2",
     "denoise": "--limit=6 --samples=2",
+    "edit": "--limit=6",
 }
 """Flags that make a line of hardly any work; a drawn flag takes their place."""
 HEAVY = {
@@ -58,12 +59,13 @@ OUT = [
 USUAL = {
     "model": "run", "data": "digits", "file": "weights.npz", "out": "new.npz", "form": "npz",
     "folder": "shards", "runs": "run", "mask": "random:0.5", "noise": "0.2",
+    "toward": "3",
 }  # fmt: skip
 """What a line mostly begins with: something that exists, else no line would come to its flags."""
 SIZES = ["8", "8x9", "native", "7", "0", "-8", "x", "8x", "8x8x8", "4097", "1e3", "8X12", "８"]
 OUTPUTS = {"out", "outfile", "outdir", "html", "json_file", "shards"}
 """Fields that name what is written."""
-SOURCES = {"data", "normal"}
+SOURCES = {"data", "normal", "labelled"}
 SPLITS = ["auto", "folders", "none", "0.5", "0", "1", "-0.1", "nan", "half"]
 
 
@@ -133,6 +135,7 @@ def values_of(name, field, draw):
     special |= {"data_dir": ["empty", "nowhere", "notes.txt", "photos", "~nobody/x"]}
     special |= {"recipe": [*recipes(), "mlx-vae", "../x"], "abnormal": ["sea", "3", "tiger"]}
     special |= {"mask": ["box:0,0,3,3", "box:9,9,9,9", "random:2", "notes.txt", "nowhere.npy"]}
+    special |= {name: ["3", "0", "sea", "33"] for name in ("toward", "away")}
     special |= {"only": ["samples", "scatter", "curves", "sample"], "pair": ["0", "1", "5", "9999"]}
     if draw.random() < 0.12:
         return draw.choice([[], [draw.choice(WORDS)], [draw.choice(WORDS), "2"]])

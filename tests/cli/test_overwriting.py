@@ -39,6 +39,7 @@ WRITING = {
         ["denoise", "run", "--limit", "2", "--noise", "0.1", "--outdir", "o"],
         "o/denoised.png",
     ),
+    "edit": (["edit", "run", "--limit", "2", "--toward", "3", "--outdir", "o"], "o/edited.png"),
     "anomalies": (["anomalies", "run", "--limit", "8", "--outdir", "o"], "o/scores.csv"),
 }
 

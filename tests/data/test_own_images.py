@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -407,3 +408,14 @@ def test_fingerprints_of_sets_in_memory_change_with_the_pixels():
     assert one == fingerprint(ImageSet(images.clone(), None, "b", "test"))
     images[1, 0, 2, 2] = 1
     assert fingerprint(ImageSet(images, None, "a", "train")) != one
+
+
+def test_a_single_file_is_a_set_of_one_image(pets):
+    found = load("pets/dog/19.png", "test", prepare=WHOLE)
+    assert found.images.shape == (1, 3, 8, 10)
+    assert torch.equal(found.images[0], pixels(pets / "dog" / "19.png"))
+    assert list(found.names) == ["19.png"]
+    assert found.labels is None
+    Path("broken.png").write_bytes(b"no image")
+    with pytest.raises(errors.CorruptDataError, match="none of the 1 images of broken"):
+        load("broken.png", prepare=WHOLE)

@@ -147,6 +147,22 @@ def test_a_walk_through_the_page(visit, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
+def test_a_slider_leads_toward_a_class(visit):
+    page, place = visit.page, "Bokeh.documents[0].get_model_by_name('marks').data.x[0]"
+    page.get_by_role("button", name="toward a class").click()
+    page.get_by_text("strength 1 is the distance").wait_for()
+    start = page.evaluate(place)
+    handle = page.locator("#strip .noUi-handle:visible").first
+    handle.focus()
+    for _ in range(20):
+        handle.press("ArrowRight")
+    page.wait_for_function(f"start => {place} !== start", arg=start)
+    assert page.evaluate("Bokeh.documents[0].get_model_by_name('strength').value") > 0
+    # Elsewhere, it begins anew.
+    page.keyboard.press("0")
+    page.wait_for_function("Bokeh.documents[0].get_model_by_name('strength').value === 0")
+
+
 def own_image(name, size=(40, 30)):
     out = io.BytesIO()
     Image.fromarray(np.uint8(load_digits().images[9] * 15)).resize(size).save(out, "PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from convvae.data.cache.check import PIXELS
 from convvae.data.cache.worker import digest
 from convvae.data.decode import Wanted
 from convvae.data.images import ImageSet, Split, unmarked
-from convvae.data.items import Source
+from convvae.data.items import Item, Source, changed, has_image_suffix
 from convvae.data.own import arrays
 from convvae.data.own.archives import open_archive
-from convvae.data.own.folders import Folder
+from convvae.data.own.folders import Files, Folder
 from convvae.data.own.hub import LOCAL, PREFIX, Hub
 from convvae.data.own.shards import is_address, names_shards, open_shards
 from convvae.data.own.tables import Table
@@ -93,7 +94,7 @@ def local_path(word: str) -> Path | None:
 
 
 def open_source(word: str, *, marked: bool = False) -> Source:
-    """The images that a word names: a folder, an archive, an array, a table, shards, or `hf:...`.
+    """The images that a word names: a folder, a file of one or of many, shards, or `hf:...`.
 
     Args:
         word: What names them.
@@ -124,6 +125,8 @@ def open_source(word: str, *, marked: bool = False) -> Source:
             return arrays.Npz(path, marked=marked)
         if "-idx" in path.name or ".idx" in path.name:
             return arrays.Idx(path)
+        if has_image_suffix(path.name):
+            return Files(path.name, [(Item(path.name, os.fspath(path)), changed(path))])
         return open_archive(path)
     except OSError as error:
         raise UnknownDataError(f"cannot read {path} ({error.strerror})") from error
