@@ -37,7 +37,14 @@ from convvae.evaluation import reconstruction
 from convvae.evaluation.evaluate import Evaluation
 from convvae.evaluation.evaluate import evaluate as evaluate_images
 from convvae.evaluation.masks import MARKED, masked
-from convvae.evaluation.runs import Comparison, Measured, check_runs, measure_run, open_run
+from convvae.evaluation.runs import (
+    Comparison,
+    Measured,
+    Wanted,
+    check_runs,
+    measure_run,
+    open_run,
+)
 from convvae.evaluation.runs import compare as compare_runs
 from convvae.model.checkpoint import ModelMetadata, load_model
 from convvae.model.run_folder import RunFolder
@@ -356,7 +363,13 @@ def evaluate(
 
 
 def compare(
-    runs: Sequence[str | Path], images: Images, *, seed: int = 0, samples: int = 0
+    runs: Sequence[str | Path],
+    images: Images,
+    *,
+    seed: int = 0,
+    samples: int = 0,
+    quality: int = 0,
+    features: str = "mnist",
 ) -> Comparison:
     """Training runs side by side, evaluated on the same images.
 
@@ -366,8 +379,10 @@ def compare(
     Args:
         runs: Two run folders or more, or names of pretrained models.
         images: See `load_images`; of the models' size and channels.
-        seed: Of the noise, the same for all.
+        seed: Of all that is drawn, the same for all.
         samples: Draws K of z per image for the importance-weighted bound; 0 leaves it out.
+        quality: Samples to compare with the images as sets; 0 leaves it out.
+        features: Feature space of that comparison, mnist or inception.
 
     Returns:
         `Comparison`: print it for the table; `.csv()` has every run, `.notes` what does not
@@ -381,13 +396,13 @@ def compare(
     """
     check_runs([str(name) for name in runs])
     found, measured = load_images(images), list[Measured]()
+    wanted = Wanted(seed, samples, quality, features)
     for run in map(open_run, runs):
-        pixels, metadata = _fitting(run.vae, images), run.metadata
-        if metadata.binarize != "none":
-            pixels = binarize_once(pixels, found.split, metadata.binarize_seed)
-        shown = replace(found, images=pixels)
-        measured.append(measure_run(run, shown, seed=seed, samples=samples))
-    return compare_runs(measured, samples=samples)
+        grey, metadata = _fitting(run.vae, images), run.metadata
+        once = metadata.binarize != "none"
+        seen = binarize_once(grey, found.split, metadata.binarize_seed) if once else grey
+        measured.append(measure_run(run, replace(found, images=seen), grey, wanted))
+    return compare_runs(measured)
 
 
 def generate(model: VAE, count: int, *, seed: int = 0) -> NDArray[np.float32]:

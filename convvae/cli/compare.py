@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from convvae.cli.common import (
     check_outputs,
     load_test_images,
     meant,
+    open_images,
 )
 from convvae.cli.flags import as_flags, parse
 from convvae.cli.options import Switch
@@ -46,8 +47,12 @@ class CompareOptions(OutputOptions):
     """Take at most so many test images, drawn by the seed."""
     samples: int = Field(default=0, ge=0, le=1_000_000)
     """Draws K of z per image for the importance-weighted bound; 0 leaves it out."""
+    quality: int = Field(default=0, ge=0, le=1_000_000)
+    """Samples to draw and compare with the images as sets; 0 leaves it out."""
+    features: Literal["mnist", "inception"] = "mnist"
+    """Feature space of that comparison: of a small digit classifier, or Inception's."""
     seed: int = Field(default=0, ge=0)
-    """Seed of all that is drawn: z, and the images of --limit."""
+    """Seed of all that is drawn: z, samples, and the images of --limit."""
     device: DeviceName = "auto"
     """Where to compute (--cpu is short for --device cpu)."""
     out: UserPath = Path("comparison")
@@ -75,7 +80,7 @@ def compare(args: list[str]) -> None:
     for name in options.runs:
         check_outputs(options, paths, "out", model=name, data=words[0])
     make_folder(options.out)  # a place that cannot be written to is said before the work
-    found = runs.compare([*_measured(options, opened, looks)], samples=options.samples)
+    found = runs.compare([*_measured(options, opened, looks)])
     write_text(paths[0], found.csv())
     save_figure(paths[1], compared(found))
     print("\n".join(printable(as_flags(line)) for line in found.lines()))
@@ -96,10 +101,11 @@ def _measured(
     Raises:
         UsageError: the test images of two runs are not the same.
     """
-    from convvae.evaluation.runs import measure_run
+    from convvae.evaluation.runs import Wanted, measure_run
     from convvae.runtime import pick_device
 
     first: tuple[object, ...] = ()
+    wanted = Wanted(options.seed, options.samples, options.quality, options.features)
     for run, look in zip(opened, looks, strict=True):
         run.vae.to(pick_device(options.device))
         images = load_test_images(look, run.metadata)
@@ -112,7 +118,11 @@ def _measured(
         print(
             f"measuring {run.name} on {len(images):,} test images of {images.name} ...", flush=True
         )
-        yield measure_run(run, images, seed=options.seed, samples=options.samples)
+        grey = images.images
+        if options.quality and run.metadata.binarize != "none":
+            whole = open_images(look, run.metadata, "test")
+            grey = whole.some(options.limit, options.seed).images
+        yield measure_run(run, images, grey, wanted)
 
 
 def _which(images: ImageSet) -> tuple[object, ...]:

@@ -24,6 +24,7 @@ from convvae.data.pixels import is_binary
 from convvae.errors import ModelFileError, UsageError
 from convvae.evaluation.estimates import Estimate, Undefined
 from convvae.evaluation.evaluate import Evaluation, measure, summary
+from convvae.evaluation.sample_quality import feature_space, samples_against
 from convvae.model.checkpoint import ModelMetadata, load_model
 from convvae.model.conditions import given_labels_of
 from convvae.model.run_folder import run_of
@@ -106,26 +107,52 @@ class Measured(NamedTuple):
 
     run: Run
     found: Evaluation
-    bounds: Tensor
-    """Bound of each image, shape [N], float64."""
+    images: int
+    """Images that it was evaluated on."""
     pixels: str
     """What was made of the images: their shape, and whether grey values became black or white."""
     of: str
     """What the bound is the logarithm of."""
+    sampled: Sampled | None
+    """How near its samples are to the images; None where that was not asked for."""
 
 
-def measure_run(run: Run, images: ImageSet, *, seed: int = 0, samples: int = 0) -> Measured:
+class Sampled(NamedTuple):
+    """Samples of a model against real images."""
+
+    how: str
+    """How many, and in which feature space."""
+    frechet_distance: float | Undefined
+    kernel_distance: Estimate | Undefined
+
+
+class Wanted(NamedTuple):
+    """What is measured of every run."""
+
+    seed: int = 0
+    """Of all that is drawn; the same for all runs."""
+    samples: int = 0
+    """Draws K of z per image for the importance-weighted bound; 0 leaves it out."""
+    quality: int = 0
+    """Samples to compare with the images as sets; 0 leaves it out."""
+    features: str = "mnist"
+    """Feature space of that comparison."""
+
+
+def measure_run(run: Run, images: ImageSet, grey: Tensor, wanted: Wanted) -> Measured:
     """Evaluate a run on images.
 
     Args:
         run: The run.
         images: As its model takes them, uint8, shape [N, C, H, W].
-        seed: Of the noise; the same for all runs.
-        samples: Draws K of z per image for the importance-weighted bound; 0 leaves it out.
+        grey: The same before they became black and white, which samples are compared with.
+        wanted: What is measured.
 
     Raises:
         ConfigError: the model needs labels that the images do not have.
+        UsageError: the feature space takes no images of that kind.
     """
+    seed, samples = wanted.seed, wanted.samples
     pixels, vae = images.images, given_labels_of(run.vae, images)
     numbers = measure(vae, pixels, seed=seed, samples=samples)
     once, size = run.metadata.binarize != "none", " x ".join(map(str, pixels.shape[1:]))
@@ -133,10 +160,21 @@ def measure_run(run: Run, images: ImageSet, *, seed: int = 0, samples: int = 0) 
     return Measured(
         run,
         summary(vae, pixels, numbers, samples),
-        numbers["log_px"] - numbers["kl"],
+        len(pixels),
         f"{size}, {colours}",
         _quantity(vae, pixels),
+        _sampled(run.vae, grey, wanted) if wanted.quality else None,
     )
+
+
+def _sampled(vae: VAE, real: Tensor, wanted: Wanted) -> Sampled:
+    """How near a model's samples are to real images."""
+    space = feature_space(wanted.features, vae.config.channels, vae.device)
+    found = samples_against(vae, real, space, count=wanted.quality, seed=wanted.seed)
+    how = f"{wanted.quality:,} samples, {space.name}"
+    if isinstance(found, Undefined):
+        return Sampled(how, found, found)
+    return Sampled(how, found.frechet_distance, found.kernel_distance)
 
 
 def _quantity(vae: VAE, pixels: Tensor) -> str:
@@ -151,6 +189,11 @@ def _quantity(vae: VAE, pixels: Tensor) -> str:
     if is_binary(pixels):
         return f"probabilities of black and white{given}"
     return f"a Bernoulli at grey values, which is no density{given}"
+
+
+def _of(one: Measured) -> Sampled:
+    assert one.sampled is not None
+    return one.sampled
 
 
 class Cell(NamedTuple):
@@ -171,23 +214,27 @@ class Quantity(NamedTuple):
     of: Callable[[Measured], Estimate | Undefined | float | None]
 
 
-def quantities(samples: int) -> list[Quantity]:
-    """What runs are compared by.
-
-    Args:
-        samples: Draws of the importance-weighted bound; 0 where there is none.
-    """
-    nats = "nats per image"
+def quantities(one: Measured) -> list[Quantity]:
+    """What runs are compared by that were measured as this one."""
+    nats, samples, sampled = "nats per image", one.found.samples, one.sampled
     found = [Quantity("bound (ELBO)", nats, ".2f", lambda one: one.found.bound)]
     if samples:
         name = f"bound of {samples} weights"
         found.append(Quantity(name, nats, ".2f", lambda one: one.found.importance_weighted))
-    return [
-        *found,
+    found += [
         Quantity("bits/dim", "tighter bound", ".4f", lambda one: one.found.bits_per_dim),
         Quantity("squared error", "per value", ".6f", lambda one: one.found.squared_error),
         Quantity("PSNR", "dB", ".2f", lambda one: one.found.psnr),
         Quantity("SSIM", "1 is best", ".4f", lambda one: one.found.ssim),
+    ]
+    if sampled:
+        how = sampled.how
+        found += [
+            Quantity("Frechet distance", how, ".2f", lambda one: _of(one).frechet_distance),
+            Quantity("kernel distance", how, ".4f", lambda one: _of(one).kernel_distance),
+        ]
+    return [
+        *found,
         Quantity("active units", "latents", ".1f", lambda one: one.found.active_units),
         Quantity("parameters", "trainable", ",.0f", lambda one: one.run.vae.num_parameters()),
         Quantity("images seen", "in training", ",.0f", lambda one: one.run.metadata.images),
@@ -277,20 +324,19 @@ class Comparison:
         return file.getvalue()
 
 
-def compare(measured: Sequence[Measured], *, samples: int = 0) -> Comparison:
+def compare(measured: Sequence[Measured]) -> Comparison:
     """Put runs side by side.
 
     Args:
-        measured: Two runs or more, evaluated on the same images.
-        samples: As they were measured with.
+        measured: Two runs or more, of which the same was measured on the same images.
 
     Raises:
         UsageError: fewer than two runs, one of them twice, or numbers of images that differ.
     """
     check_runs([one.run.name for one in measured])
-    counts = {len(one.bounds) for one in measured}
+    counts = {one.images for one in measured}
     if len(counts) > 1:
-        said = ", ".join(f"{one.run.name} on {len(one.bounds):,}" for one in measured)
+        said = ", ".join(f"{one.run.name} on {one.images:,}" for one in measured)
         raise UsageError(f"runs were evaluated on different images: {said}; choose the same")
     groups: list[list[Measured]] = []
     for one in measured:
@@ -298,7 +344,7 @@ def compare(measured: Sequence[Measured], *, samples: int = 0) -> Comparison:
         if (group := next(same, None)) is None:
             groups.append(group := [])
         group.append(one)
-    rows = quantities(samples)
+    rows = quantities(measured[0])
     recipes = [
         Recipe(
             _letter(place),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from convvae.evaluation.runs import Comparison, Quantity, Recipe
 
 
-DRAWN = ("bound", "squared error", "SSIM", "parameters", "time", "speed")
+DRAWN = ("bound", "squared error", "SSIM", "Frechet", "parameters", "time", "speed")
 """Beginnings of the names of the numbers that have a panel."""
 ACROSS = 3
 """Panels beside each other."""

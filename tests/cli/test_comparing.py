@@ -1,6 +1,7 @@
 """`convvae compare`, and what it refuses."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def test_models_of_other_sizes_are_compared_with_a_note(run_like, capsys):
     assert "no bound or error compares: A: 1 x 8 x 8, as they are; B: 1 x 28 x 28" in said
     assert "do not compare: A: densities; B: a Bernoulli at grey values" in said
     assert "note: time and speed are of different machines" in said
+
+
+def test_samples_are_compared_with_grey_images_as_evaluate_does(run_like, capsys):
+    run_like("plain", 1)
+    run_like("drawn", 2, likelihood="bernoulli", binarize="static")
+    size = ["--limit", "100", "--quality", "80"]
+    assert main(["compare", "plain", "drawn", *size]) == 0
+    said = capsys.readouterr().out
+    assert "(80 samples, convvae-mnist-features-v1)" in said
+    with Path("comparison/comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, row in zip(("plain", "drawn"), rows, strict=True):
+        assert main(["evaluate", name, *size, "--json", f"{name}.json"]) == 0
+        found = json.loads(Path(f"{name}.json").read_text())["sample_quality"]["samples"]
+        distances = {key.partition(" [")[0]: value for key, value in row.items() if "[" in key}
+        assert float(distances["Frechet distance"]) == pytest.approx(found["frechet_distance"])
+        kernel = found["kernel_distance"]["mean"]
+        assert float(distances["kernel distance"]) == pytest.approx(kernel)
 
 
 @pytest.mark.parametrize(

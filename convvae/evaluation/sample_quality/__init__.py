@@ -9,7 +9,15 @@ from convvae.evaluation.sample_quality.comparison import (
     SampleQuality,
     compare,
     sample_quality,
+    samples_against,
 )
 from convvae.evaluation.sample_quality.features import feature_space
 
-__all__ = ["Comparison", "SampleQuality", "compare", "feature_space", "sample_quality"]
+__all__ = [
+    "Comparison",
+    "SampleQuality",
+    "compare",
+    "feature_space",
+    "sample_quality",
+    "samples_against",
+]

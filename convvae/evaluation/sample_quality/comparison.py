@@ -26,7 +26,14 @@ from convvae.images.sheets import to_uint8
 from convvae.model.conditions import with_labels
 from convvae.model.vae import VAE
 
-__all__ = ["Comparison", "SampleQuality", "compare", "feature_space", "sample_quality"]
+__all__ = [
+    "Comparison",
+    "SampleQuality",
+    "compare",
+    "feature_space",
+    "sample_quality",
+    "samples_against",
+]
 
 
 class Comparison(NamedTuple):
@@ -89,6 +96,19 @@ def sample_quality(
         samples=drawn if isinstance(drawn, Undefined) else compare(real_features, drawn, seed=seed),
         training_images=compare(real_features, train_features, seed=seed),
     )
+
+
+def samples_against(
+    vae: VAE, real: Tensor, space: FeatureSpace, *, count: int, seed: int
+) -> Comparison | Undefined:
+    """Compare a model's samples with real images, without training images in their place.
+
+    Arguments as of `sample_quality`.
+    """
+    drawn = _sample_features(vae, space, count, seed, lambda _: None)
+    if isinstance(drawn, Undefined):
+        return drawn
+    return compare(torch.cat([space(part) for part in real.split(BATCH)]), drawn, seed=seed)
 
 
 def _sample_features(
