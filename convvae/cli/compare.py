@@ -66,7 +66,7 @@ def compare(args: list[str]) -> None:
     from convvae.figures import compared, save_figure
 
     runs.check_runs(options.runs)
-    opened = [runs.open_run(name) for name in options.runs]
+    opened = [runs.open_run(name, print) for name in options.runs]
     looks = [_look(options, name) for name in options.runs]
     words = [meant(look, run.metadata) for look, run in zip(looks, opened, strict=True)]
     if len(set(words)) > 1:

@@ -61,8 +61,12 @@ class Run(NamedTuple):
     """What it ran on, last."""
 
 
-def open_run(name: str | Path) -> Run:
+def open_run(name: str | Path, note: Callable[[str], object] | None = None) -> Run:
     """A training run by its folder, or by the name of a pretrained model.
+
+    Args:
+        name: The folder or the name.
+        note: Told of damaged lines of `metrics.jsonl`, which are left out.
 
     Raises:
         ModelFileError: there is no such run, or it has no finished epoch.
@@ -74,7 +78,7 @@ def open_run(name: str | Path) -> Run:
             f"{name} is a model without a run: nothing says how it was trained; give the folder "
             "that `convvae train` made"
         )
-    epochs = [row for row in folder.read_metrics() if row["event"] == "epoch"]
+    epochs = [row for row in folder.read_metrics(note) if row["event"] == "epoch"]
     if not epochs:
         raise ModelFileError(
             f"{name} has no finished epoch in {folder.metrics}, and so no time and no speed; "
