@@ -154,13 +154,19 @@ def measure_run(run: Run, images: ImageSet, grey: Tensor, wanted: Wanted) -> Mea
 
     Raises:
         ConfigError: the model needs labels that the images do not have.
-        UsageError: the feature space takes no images of that kind.
+        UsageError: the feature space takes no images of that kind, or pixels are missing.
     """
     seed, samples = wanted.seed, wanted.samples
     pixels, vae = images.images, given_labels_of(run.vae, images)
     numbers = measure(vae, pixels, seed=seed, samples=samples)
     once, size = run.metadata.binarize != "none", " x ".join(map(str, pixels.shape[1:]))
     colours = f"black and white by seed {run.metadata.binarize_seed}" if once else "as they are"
+    if images.observed is not None:
+        if wanted.quality:
+            raise UsageError(
+                "`quality` compares whole images, and pixels of these are missing; leave it out"
+            )
+        colours += f", {1 - images.observed.double().mean():.1%} of the pixels missing"
     return Measured(
         run,
         summary(vae, pixels, numbers, samples),

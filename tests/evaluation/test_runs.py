@@ -84,6 +84,17 @@ def test_what_does_not_compare_is_said(finished_run, run_like, images):
     )
 
 
+def test_of_images_with_missing_pixels_the_observed_ones_count(finished_run, run_like):
+    images = convvae.load_images("digits", "test", limit=30, mask="random:0.5")
+    runs = [finished_run.path, run_like("other", 1, lr=0.5).path]
+    found = convvae.compare(runs, images)
+    one = found.recipes[0].runs[0]
+    assert one.found.bound == convvae.evaluate(one.run.vae, images).bound
+    assert "% of the pixels missing" in one.pixels
+    with pytest.raises(UsageError, match="compares whole images, and pixels of these are missing"):
+        convvae.compare(runs, images, quality=30)
+
+
 def test_what_cannot_be_compared_is_refused(finished_run, run_like, images, tmp_path):
     one = str(finished_run.path)
     with pytest.raises(UsageError, match="one run alone compares with nothing"):
