@@ -40,6 +40,8 @@ class EditOptions(ImagesOptions, OutputOptions):
     """From mean to mean, or across the plane of a logistic regression."""
     strength: tuple[float, ...] = Field(default=(-1.0, -0.5, 0.0, 0.5, 1.0, 1.5), min_length=1)
     """How far: 1 is the distance between the means of the two groups, 0 the image's own place."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draw of the images that the direction is learnt from."""
     shown: int = Field(default=10, ge=1, le=50)
     """Images in the picture, the first ones."""
     outdir: UserPath = Path("edited")
