@@ -155,13 +155,19 @@ def direction(to: Tensor, away: Tensor, method: Method = "means") -> Direction:
 def _normal(to: Tensor, away: Tensor) -> Tensor:
     """The unit normal of the plane of a logistic regression, toward the first group, shape [D].
 
-    Its penalty is 1/2 |w|^2 at C = 1, as that of the probes; both groups weigh the same.
+    Both groups weigh the same; the penalty is 1/2 |w|^2 at C = 1, on codes that are divided by one
+    number, so that their variance is 1 in the mean over the latents: an unused latent stays small
+    beside the others, and the plane is the same whatever the scale of all.
     """
     from sklearn.linear_model import LogisticRegression
 
-    x = torch.cat([to, away]).numpy()
+    codes = torch.cat([to, away])
+    scale = (codes - codes.mean(0)).square().mean().sqrt()
+    if not scale:
+        return torch.zeros_like(codes[0])
     label = torch.tensor([1] * len(to) + [0] * len(away)).numpy()
-    model = LogisticRegression(class_weight="balanced", max_iter=MAX_STEPS).fit(x, label)
+    model = LogisticRegression(class_weight="balanced", max_iter=MAX_STEPS)
+    model.fit((codes / scale).numpy(), label)
     weights = torch.from_numpy(model.coef_[0])
     return weights / weights.norm().clamp_min(torch.finfo(torch.float64).tiny)
 

@@ -66,6 +66,15 @@ def test_groups_of_very_different_sizes_weigh_the_same():
     assert torch.nn.functional.cosine_similarity(few, torch.tensor([1.0, 0.0]), dim=0) > 0.95
 
 
+def test_the_scale_of_the_codes_changes_nothing_but_the_step():
+    to, away = noise(500, 3) + torch.tensor([1.0, 0.5, 0.0]), noise(500, 3)
+    for method in ("means", "logistic"):
+        small = direction(1e-6 * to, 1e-6 * away, method)
+        usual = direction(to, away, method)
+        assert torch.allclose(1e6 * small.step, usual.step, rtol=1e-3, atol=1e-3)
+        assert small.parted == usual.parted
+
+
 def test_which_images_are_of_a_label():
     images = labelled([2, 0, 1, 0], classes=("cat", "dog", "cow"))
     inside, outside = groups(images, "cat")
