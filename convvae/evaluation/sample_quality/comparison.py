@@ -15,7 +15,7 @@ from torch import Tensor
 from convvae import runtime
 from convvae.evaluation.encode import BATCH, decoded_batches, sample_prior
 from convvae.evaluation.estimates import Estimate, Undefined
-from convvae.evaluation.sample_quality.features import FeatureSpace, feature_space
+from convvae.evaluation.sample_quality.features import FeatureSpace
 from convvae.evaluation.sample_quality.measures import (
     Neighbourhoods,
     frechet_distance,
@@ -25,15 +25,6 @@ from convvae.evaluation.sample_quality.measures import (
 from convvae.images.sheets import to_uint8
 from convvae.model.conditions import with_labels
 from convvae.model.vae import VAE
-
-__all__ = [
-    "Comparison",
-    "SampleQuality",
-    "compare",
-    "feature_space",
-    "sample_quality",
-    "samples_against",
-]
 
 
 class Comparison(NamedTuple):
