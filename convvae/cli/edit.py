@@ -34,7 +34,7 @@ class EditOptions(ImagesOptions, OutputOptions):
     """Label that the images are moved toward."""
     away: str | None = None
     """Label of the images that the direction leads away from (else all that have another)."""
-    labelled: str | None = None
+    labels_from: str | None = None
     """Images with labels that the direction is learnt from (else the training images)."""
     method: Literal["means", "logistic"] = "means"
     """From mean to mean, or across the plane of a logistic regression."""
@@ -100,7 +100,7 @@ def _direction(options: EditOptions, vae: VAE, metadata: ModelMetadata) -> Direc
 
     labelled = DataOptions(
         model=options.model,
-        data=options.labelled,
+        data=options.labels_from,
         data_dir=options.data_dir,
         skip_bad=options.skip_bad,
     )

@@ -17,7 +17,7 @@ GROUPS: dict[str, frozenset[str]] = {
         "init condition temperature hold top label",
         "data": "data data_dir limit image_size crop channels split part skip_bad validation "
         "augment binarize binarize_seed rec_testdata normal normal_part normal_limit abnormal "
-        "mask noise labelled",
+        "mask noise labels_from",
         "optimisation": "epochs patience batch_size drop_last optimizer lr weight_decay "
         "bias_correction schedule clip_norm skip_norm ema_images",
         "objective": "objective beta kl_schedule kl_warmup free_bits capacity mmd mc_samples "

@@ -78,7 +78,7 @@ def groups(images: ImageSet, toward: str, away: str | None = None) -> tuple[Tens
         raise ConfigError(
             f"the images of {images.name} have no labels to learn a direction from; lay them into "
             "folders named as their labels, list them in a table with a column label, or name "
-            "other ones with `labelled`"
+            "other ones with `labels_from`"
         )
     inside = _of_label(images, images.labels, toward)
     outside = ~inside if away is None else _of_label(images, images.labels, away)

@@ -65,7 +65,7 @@ USUAL = {
 SIZES = ["8", "8x9", "native", "7", "0", "-8", "x", "8x", "8x8x8", "4097", "1e3", "8X12", "８"]
 OUTPUTS = {"out", "outfile", "outdir", "html", "json_file", "shards"}
 """Fields that name what is written."""
-SOURCES = {"data", "normal", "labelled"}
+SOURCES = {"data", "normal", "labels_from"}
 SPLITS = ["auto", "folders", "none", "0.5", "0", "1", "-0.1", "nan", "half"]
 
 

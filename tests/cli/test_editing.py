@@ -51,7 +51,7 @@ def test_one_file_is_edited_with_labels_from_elsewhere(finished_run, capsys):
         folder.mkdir(parents=True, exist_ok=True)
         save_png(folder / f"{number}.png", image)
     save_png(Path("mine.png"), images.images[0])
-    words = ["edit", str(finished_run.path), "mine.png", "--labelled", "all", "--toward", "odd"]
+    words = ["edit", str(finished_run.path), "mine.png", "--labels-from", "all", "--toward", "odd"]
     words += ["--method", "logistic", "--strength", "-0.8", "0.8", "--outdir", "out"]
     assert main(words) == 0
     assert "1 images of mine.png at 2 strengths" in capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_one_file_is_edited_with_labels_from_elsewhere(finished_run, capsys):
         (["run"], errors.UsageError, "Missing: --toward"),
         (["run", "--toward", "ten"], errors.ConfigError, "none of the images of digits has the"),
         (["run", "--toward", "3", "--away", "3"], errors.ConfigError, "needs images of another"),
-        (["run", "--toward", "a", "--labelled", "plain"], errors.ConfigError, "--labelled"),
+        (["run", "--toward", "a", "--labels-from", "plain"], errors.ConfigError, "--labels-from"),
         (["run", "--toward", "3", "--strength", "far"], errors.UsageError, "'far' is not a number"),
         (["run", "--toward", "3", "--strength"], errors.ConfigError, "strength"),
         (["run", "nothing.png", "--toward", "3"], errors.UnknownDataError, "no file or folder"),

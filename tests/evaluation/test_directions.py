@@ -98,7 +98,7 @@ def test_which_images_are_of_a_label():
         (
             ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), None, "plain", "train"),
             ("a",),
-            "images of plain have no labels .* or name other ones with `labelled`",
+            "images of plain have no labels .* or name other ones with `labels_from`",
         ),
     ],
 )
