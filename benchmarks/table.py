@@ -218,9 +218,10 @@ def conditional_table(result: dict[str, Any]) -> str:
     """What labels are worth to a model of MNIST."""
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
     limit = f"the first {result['limit']:,}" if result["limit"] else "all"
+    rows = [[words.replace("|", "\\|"), value] for words, value in conditional.rows(result)]
     return page_part(
         result,
-        markdown(conditional.HEADER, conditional.rows(result)),
+        markdown(conditional.HEADER, rows),
         [],
         f"MNIST, recipe {result['recipe']} with {settings}; {limit} training images, "
         f"{result['epochs']} epochs; bounds of {result['samples']} weights on "
