@@ -7,7 +7,7 @@ from typing import Any
 
 from convvae.config import TrainConfig
 from convvae.data import canonical
-from convvae.errors import UsageError
+from convvae.errors import ConfigError, ImageSizeError, UsageError
 from convvae.model.run_folder import RunFolder
 
 RESUMABLE = frozenset(
@@ -28,8 +28,11 @@ def settings_of(folder: Path) -> TrainConfig:
         ModelFileError: the folder holds no run that can be continued.
         ConfigError: its `config.json` is not what `convvae train` wrote.
     """
-    saved = RunFolder.open(folder).read_config()["settings"]
-    return TrainConfig.checked(saved, str(folder / "config.json"))
+    run = RunFolder.open(folder)
+    try:
+        return TrainConfig.checked(run.read_config()["settings"], str(run.config))
+    except ImageSizeError as error:
+        raise ConfigError(f"{run.config}: {error}") from error
 
 
 def continued(config: TrainConfig, folder: Path) -> TrainConfig:

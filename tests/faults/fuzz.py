@@ -43,6 +43,7 @@ FOUND: list[tuple[str, list[Edit]]] = [
     ("npz", [("put", 0, 0, b"\n")]),
     ("npz", [("copy", 40_000, 0, b"")]),  # a message with the bytes of a name in it
     ("model", [("number", 246, 0, b"0")]),  # sides of 0 pixels: a message without the file
+    ("config.json", [("word", 17930, 0, b"0")]),  # the same
 ]
 """Damage that a reader once did not stand: its name in `READERS`, and the edits."""
 
@@ -52,16 +53,27 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.generate, Phase.shrink),
 )
-edits = st.lists(
-    st.tuples(
-        st.sampled_from(["flip", "set", "cut", "end", "put", "copy", "number", "word"]),
-        st.integers(0, 2**16 - 1),
-        st.integers(0, 2**16 - 1),
-        st.one_of(st.sampled_from(WORDS), st.binary(max_size=8)),
-    ),
-    min_size=1,
-    max_size=6,
-)
+KINDS = ("flip", "set", "cut", "end", "put", "copy", "number", "word")
+RECORD = 12
+"""Bytes that an edit is drawn as."""
+
+
+def edits_of(drawn: bytes) -> list[Edit]:
+    """The edits that some bytes stand for.
+
+    A list of tuples, drawn by hypothesis, takes longer to draw than most files to read.
+    """
+    changes: list[Edit] = []
+    for start in range(0, max(len(drawn), 1), RECORD):
+        record = drawn[start : start + RECORD].ljust(RECORD, b"\0")
+        first, second = (int.from_bytes(record[place : place + 2]) for place in (1, 3))
+        word = record[5]
+        new = record[6 : 6 + word % 7] if word & 128 else WORDS[word % len(WORDS)]
+        changes.append((KINDS[record[0] % len(KINDS)], first, second, new))
+    return changes
+
+
+edits = st.binary(min_size=1, max_size=6 * RECORD).map(edits_of)
 
 
 def damaged(content: bytes, changes: list[Edit]) -> bytes:
@@ -103,14 +115,20 @@ def valid(reader: str) -> bytes:
 def tried(reader: str, changes: list[Edit]) -> Verdict:
     """What comes of a damaged file."""
     chosen = READERS[reader]
-    with tempfile.TemporaryDirectory(prefix="convvae-fuzz-") as folder:
-        path = Path(folder) / chosen.file
-        if path.suffix in (".csv", ".parquet"):
-            (path.parent / "a.png").write_bytes(png())
-        path.write_bytes(chosen.wrap(damaged(valid(reader), changes)))
-        with contextlib.redirect_stderr(io.StringIO()):
-            verdict = judge(reader, lambda: chosen.read(path), chosen.file)
-    return verdict
+    path = Path(_folder().name) / chosen.file
+    for left in path.parent.iterdir():
+        left.unlink()
+    if path.suffix in (".csv", ".parquet"):
+        (path.parent / "a.png").write_bytes(png())
+    path.write_bytes(chosen.wrap(damaged(valid(reader), changes)))
+    with contextlib.redirect_stderr(io.StringIO()):
+        return judge(reader, lambda: chosen.read(path), chosen.file)
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Where files lie that are tried: on some disks, a folder for each takes longer than its try."""
+    return tempfile.TemporaryDirectory(prefix="convvae-fuzz-")
 
 
 def fuzz(reader: str, seconds: float, start: int = 0) -> tuple[int, int, str | None]:
