@@ -41,6 +41,8 @@ HELD_OUT = 220
 """Test images of both large sets: how many are evaluated at a time has its own memory."""
 TURNS = 9
 """Stretches of an epoch of training, each from the cache and from memory."""
+MOST_BATCHES = 30
+"""Of a stretch: some seconds; a large set is not trained on to the end of its epoch."""
 POLL_SECONDS = 0.05
 HEADER = ["what", "measured"]
 
@@ -162,7 +164,7 @@ def train_in_turn(folder: Path) -> dict[str, list[float]]:
     batches = BatchPlan(config, torch.arange(len(cached))).batches(0)
     sources = {"cache": cached, "memory": replace(cached, images=cached.images.clone())}
     speeds: dict[str, list[float]] = {name: [] for name in sources}
-    part = len(batches) // TURNS
+    part = min(len(batches) // TURNS, MOST_BATCHES)
     for turn in range(TURNS):
         for name, images in sources.items():
             step = PlainStep(learner)

@@ -24,7 +24,9 @@ from benchmarks import (
     ingest,
     memory,
     parallel,
+    safeguards,
     scaling,
+    shards,
 )
 from benchmarks.machine import describe
 from benchmarks.report import RESULTS
@@ -248,6 +250,29 @@ def scaling_table(result: dict[str, Any]) -> str:
     )
 
 
+def shards_table(result: dict[str, Any]) -> str:
+    """Training from shards against training from memory, and memory over more and more shards."""
+    return page_part(
+        result,
+        markdown(shards.HEADER, shards.rows(result)),
+        [],
+        f"Colour JPEGs of {result['side']}x{result['side']}, {result['images_per_shard']:,} per "
+        f"shard; training in turn, threads {result['threads']}; median (lowest–highest).",
+        [result],
+    )
+
+
+def safeguards_table(result: dict[str, Any]) -> str:
+    """What saves and checksums cost."""
+    return page_part(
+        result,
+        markdown(safeguards.HEADER, safeguards.rows(result)),
+        [],
+        f"{result['rounds']} rounds, in turn; {result['threads']} cores; median (lowest–highest).",
+        [result],
+    )
+
+
 TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "performance.md": {
         "peers.json": peers_table,
@@ -274,7 +299,12 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "memory-mnist-ladder.json": memory_table,
         "memory-photos.json": memory_table,
     },
-    "scaling.md": {"scaling.json": scaling_table},
+    "reliability.md": {"safeguards.json": safeguards_table},
+    "scaling.md": {
+        "scaling.json": scaling_table,
+        "scaling-ladder.json": scaling_table,
+        "shards.json": shards_table,
+    },
 }
 """Page -> result file -> the function that makes its part of the page."""
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,8 @@ MODEL_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CHECKSUMS = "crc32"
 """Key of a file's metadata with the CRC-32 of each tensor and of the header; files of before it
 lack it and are read unchecked."""
+SUMMING_THREADS = 4
+"""That sum up the tensors of a file while they are copied: nobody waits for them on two cores."""
 
 
 class ModelMetadata(Frozen):
@@ -112,28 +115,67 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ModelFileError: the file is absent, damaged, not safetensors, not ours or too new.
     """
-    try:
-        tensors, metadata, sums = _read(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"cannot read {path}: {error}; the file is damaged or not a safetensors file, "
-            "use another copy or train again"
-        ) from error
+    with _reading(path) as found:
+        return found
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """What `load_tensors` gives, while threads sum it up: what is made of it counts at the end.
+
+    The file is mapped: it is read where it is first summed up or copied, whichever comes first.
+
+    Raises:
+        ModelFileError: as `load_tensors`; of damage at the end, before any error of the work.
+    """
+    tensors, metadata = _mapped(path)
     text = metadata.get("convvae")
     if text is None:
         raise ModelFileError(
             f"{path} is a safetensors file, but not one of convvae's: it does not say which model "
             "its weights belong to; use a file that `convvae train` wrote, or `convvae import` it"
         )
-    if CHECKSUMS in metadata:
-        _check(path, metadata[CHECKSUMS], {"header": _crc(text), "tensors": sums})
+    recorded = metadata.get(CHECKSUMS)
+    with ThreadPoolExecutor(SUMMING_THREADS) as beside:
+        summed = {} if recorded is None else tensors
+        sums = {name: beside.submit(checksum, name, tensor) for name, tensor in summed.items()}
+        try:
+            yield tensors, _header(path, text)
+        finally:
+            if recorded is not None:
+                tensor_sums = {name: found.result() for name, found in sums.items()}
+                _check(path, recorded, {"header": _crc(text), "tensors": tensor_sums})
+
+
+def _mapped(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, not read yet, and its metadata.
+
+    Raises:
+        ModelFileError: it is not one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(
+            f"cannot read {path}: {error}; the file is damaged or not a safetensors file, "
+            "use another copy or train again"
+        ) from error
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    """The JSON header of a file.
+
+    Raises:
+        ModelFileError: it is none, or one of another version.
+    """
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: the metadata is not JSON ({error})") from error
     if not isinstance(header, dict) or header.pop("format", None) != MODEL_FORMAT:
         raise ModelFileError(f"{path} was written by another version of convvae; upgrade convvae")
-    return tensors, header
+    return header
 
 
 def checksum(name: str, tensor: Tensor) -> str:
@@ -145,22 +187,6 @@ def checksum(name: str, tensor: Tensor) -> str:
 
 def _crc(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str]]:
-    """Tensors, metadata and the tensors' checksums, where the file has any to compare with.
-
-    The file is mapped and read when it is summed up, which several threads do.
-    """
-    with safe_open(path, framework="pt") as file, ThreadPoolExecutor(4) as beside:
-        metadata: dict[str, str] = file.metadata() or {}
-        tensors: dict[str, Tensor] = {}
-        found = {}
-        for name in file.keys():  # noqa: SIM118
-            tensors[name] = file.get_tensor(name)
-            if CHECKSUMS in metadata:
-                found[name] = beside.submit(checksum, name, tensors[name])
-        return tensors, metadata, {name: future.result() for name, future in found.items()}
 
 
 def _check(path: Path, recorded: str, found: dict[str, Any]) -> None:
@@ -204,7 +230,8 @@ def load_metadata(model: str | Path) -> ModelMetadata:
     Raises:
         ModelFileError: there is no such model, or its file is not whole.
     """
-    return _load(find_model(model))[1]
+    with _reading_model(find_model(model)) as (_, metadata):
+        return metadata
 
 
 def load_model(model: str | Path) -> tuple[VAE, ModelMetadata]:
@@ -223,18 +250,20 @@ def load_model(model: str | Path) -> tuple[VAE, ModelMetadata]:
         (False, (64, 64))
     """
     path = find_model(model)
-    tensors, metadata = _load(path)
-    if reason := misfit(metadata.model, tensors):
-        raise ModelFileError(
-            f"the weights in {path} do not fit its settings: {reason}; use another copy or train "
-            "again"
-        )
-    vae = unfilled(metadata.model)
-    try:
-        vae.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(f"the weights in {path} do not fit its settings: {reason}") from error
+    with _reading_model(path) as (tensors, metadata):
+        if reason := misfit(metadata.model, tensors):
+            raise ModelFileError(
+                f"the weights in {path} do not fit its settings: {reason}; use another copy or "
+                "train again"
+            )
+        vae = unfilled(metadata.model)
+        try:
+            vae.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ModelFileError(
+                f"the weights in {path} do not fit its settings: {reason}"
+            ) from error
     return vae.eval(), metadata
 
 
@@ -271,17 +300,22 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], ModelMetadata]:
-    tensors, header = load_tensors(path)
-    header.pop(CARRIED, None)
-    tensors = {name: t for name, t in tensors.items() if not name.startswith(f"{CARRIED}.")}
-    _check_parts(path, header)
-    try:
-        return tensors, ModelMetadata.checked(header, str(path))
-    except ConfigError as error:
-        raise ModelFileError(f"{error}; the file's metadata is not a model's") from error
-    except ImageSizeError as error:
-        raise ModelFileError(f"{path}: {error}; the file's metadata is not a model's") from error
+@contextmanager
+def _reading_model(path: Path) -> Iterator[tuple[dict[str, Tensor], ModelMetadata]]:
+    """The tensors of a model alone, and its metadata; as `_reading`."""
+    with _reading(path) as (tensors, header):
+        header.pop(CARRIED, None)
+        own = {name: t for name, t in tensors.items() if not name.startswith(f"{CARRIED}.")}
+        _check_parts(path, header)
+        try:
+            metadata = ModelMetadata.checked(header, str(path))
+        except ConfigError as error:
+            raise ModelFileError(f"{error}; the file's metadata is not a model's") from error
+        except ImageSizeError as error:
+            raise ModelFileError(
+                f"{path}: {error}; the file's metadata is not a model's"
+            ) from error
+        yield own, metadata
 
 
 def _check_parts(path: Path, header: dict[str, Any]) -> None:

@@ -11,11 +11,14 @@ from benchmarks import (
     ingest,
     memory,
     parallel,
+    safeguards,
     scaling,
     shards,
     table,
 )
 from convvae.cli.main import main
+from convvae.config import ModelConfig
+from convvae.model.checkpoint import load_model
 from convvae.model.run_folder import RunFolder
 
 
@@ -68,6 +71,7 @@ def test_commands_of_memory_and_of_processes_repeat_them():
         (parallel, ["--rounds", "2"]),
         (scaling, ["--rounds", "2", "--recipes", "mlx-cvae"]),
         (scaling, ["--quick"]),
+        (safeguards, ["--rounds", "2", "--recipes", "photos"]),
     ):
         options = module.parse(words)
         assert module.parse(options.command().split()[3:]) == options
@@ -159,6 +163,26 @@ def test_shards_are_compared_with_memory_and_their_memory_with_that_of_the_first
     assert rows["reading and training, 50 shards of 100,000 images"] == (
         "own memory at most 315 MiB (1.05 of the first), mapped files 100 MiB"
     )
+
+
+def test_saves_and_checksums_are_compared_with_what_they_slow_down(tmp_path, monkeypatch):
+    small = ModelConfig(image_size=(8, 8), channels=1, latent_dims=2, max_filters=4)
+    monkeypatch.setattr(safeguards, "LARGE", small)
+    found = safeguards.save_times("mlx-cvae", tmp_path / "run", 2)
+    assert len(found["seconds"]) == 2
+    assert RunFolder(tmp_path / "run").is_saved()
+    loads = safeguards.load_times(tmp_path, 3)
+    assert [len(loads[where]["checked"]) for where in ("memory", "disk")] == [3, 3]
+    damaged = bytearray((tmp_path / "plain.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "plain.safetensors").write_bytes(damaged)
+    load_model(tmp_path / "plain.safetensors")  # nobody checks it
+    loads |= {"memory": {"checked": [0.1, 0.3], "unchecked": [0.1, 0.2]}, "bytes": 10**8}
+    saves = {"photos": {"seconds": [0.6, 0.6], "bytes": 2 * 10**6}}
+    rows = dict(safeguards.rows({"every_seconds": 599.4, "saves": saves, "loads": loads}))
+    assert rows["a save of `photos`, 2.0 MB, ms"] == "600.0 (600.0–600.0)"
+    assert rows["the same, % of 10 minutes"] == "0.1000 (0.1000–0.1000)"
+    assert rows["a model of 100 MB, in memory: checked ÷ unchecked"] == "1.25 (1.00–1.50)"
 
 
 def test_shards_of_a_benchmark_are_trained_on(tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ def tried(reader: str, changes: list[Edit]) -> Verdict:
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Where files lie that are tried: on some disks, a folder for each takes longer than its try."""
+    """Where files lie that are tried: a folder for each can take longer than its try."""
     return tempfile.TemporaryDirectory(prefix="convvae-fuzz-")
 
 
