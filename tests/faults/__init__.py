@@ -5,7 +5,8 @@ of this folder that proves something has one function,
 
     def run(size: Size) -> list[Outcome]
 
-and its name in `MODULES`. It uses a folder of its own (`tempfile`), leaves nothing behind, and
+and its name in `MODULES`; one that takes long has `PARTS`, names that `run` takes behind the size.
+It uses a folder of its own (`tempfile`), leaves nothing behind, and
 never fails by an exception: what went wrong is an `Outcome` with fewer `passed` than `tried`, its
 note saying what, so that the other proofs still run.
 """
@@ -13,6 +14,7 @@ note saying what, so that the other proofs still run.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -64,3 +66,8 @@ QUICK, FULL = Size(full=False, seconds=1.0), Size(full=True, seconds=600.0)
 def proofs() -> dict[str, Callable[..., list[Outcome]]]:
     """Every module of the table, by its name."""
     return {name: importlib.import_module(f"{__name__}.{name}").run for name in MODULES}
+
+
+def parts_of(run: Callable[..., list[Outcome]]) -> tuple[str, ...]:
+    """What a module's `run` can do alone."""
+    return tuple(getattr(sys.modules[run.__module__], "PARTS", ()))

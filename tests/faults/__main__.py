@@ -1,7 +1,7 @@
 """The tables of faults: `python -m tests.faults [--quick | --full] [--into PAGE] [MODULE ...]`.
 
-Each module has a table of its own, so that they can be made one at a time; of `fuzz`, which takes
-hours, `fuzz:READER` makes one line.
+Each module has a table of its own, so that they can be made one at a time; of those that take long,
+`fuzz:READER` and the like make some lines.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.faults import FULL, MODULES, QUICK, Outcome, proofs
-from tests.faults.seeds import READERS
+from tests.faults import FULL, MODULES, QUICK, Outcome, parts_of, proofs
 
 BEGIN, END = "<!-- faults: {} -->", "<!-- end of {} -->"
 """Around the table of a module in a page."""
@@ -35,7 +34,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="of a proof without an end of its own")
     parser.add_argument("--into", type=Path, metavar="PAGE", help="put the tables into a page")
     known = proofs()
-    modules = [*known, *(f"fuzz:{reader}" for reader in READERS if "fuzz" in known)]
+    modules = [*known, *(f"{name}:{part}" for name in known for part in parts_of(known[name]))]
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(MODULES))
     asked = parser.parse_args(words)
     size = FULL if asked.full else QUICK
@@ -61,14 +60,15 @@ def placed(name: str, rows: list[str], page: str, *, keep: bool = False) -> str:
         name: The module.
         rows: Lines of its new table.
         page: The text of the page.
-        keep: Whether lines that it has of other faults stay.
+        keep: Whether lines that it has of other faults stay, each in its place.
     """
     begin, end = BEGIN.format(name), END.format(name)
     before, rest = page.split(begin)
     old, after = rest.split(end)
     if keep:
-        new = {_fault(line) for line in rows}
-        rows = [*(line for line in old.split("\n")[3:-1] if _fault(line) not in new), *rows]
+        new = {_fault(line): line for line in rows}
+        kept = [new.pop(_fault(line), line) for line in old.split("\n")[3:-1]]
+        rows = [*kept, *new.values()]
     return "\n".join([f"{before}{begin}", *HEAD, *rows, f"{end}{after}"])
 
 

@@ -33,6 +33,7 @@ WORDS = (
     *(b"9" * 30, b"4294967295", b"[[[[[[[[", b"\x1b[31m", b"'", b'"', b",", b"\n", b"../../x"),
     *(b"\xff" * 4, b"\x00" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80"),
 )
+PARTS = tuple(READERS)
 ROUND = 50
 """Tries of one round, after which the time is looked at."""
 FEW = 12

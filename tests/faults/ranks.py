@@ -17,12 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from statistics import stdev
 
 from tests.faults import Outcome, Size
+from tests.faults.meetings import MINUTE, refused
 from tests.faults.saves import differs
 from tests.faults.together import ALONE, Together, free_port
 from tests.faults.wires import Ends, why_not
@@ -37,49 +39,94 @@ TINY = (
     *("--precision", "float32", "--validation", "0.2", "--no-report", "--no-preview"),
 )
 SHARDS = 40
-MINUTE = 60.0
-"""Seconds within which a process must notice that it is alone."""
 LONGEST = 600.0
-"""Seconds after which a command counts as hung."""
+"""Seconds without anything new after which a command counts as hung, on a machine that is busy."""
+JOINING = 300
+"""Seconds that an end waits for the other, as long as busy machines take to start Python."""
+KILLS = 20
 
 
-def run(size: Size) -> list[Outcome]:
+def run(size: Size, *parts: str) -> list[Outcome]:
     """Kills on one machine and between two ends of a wire, numbers of processes, and shards."""
     with tempfile.TemporaryDirectory(prefix="convvae-ranks-") as name:
-        home = Path(name)
-        found = [*kills(home / "kills", size, [_on_one_machine], "of two, by torchrun")]
-        if why_not():
-            where = "of two torchruns, on loopback"
-            found += kills(home / "ends", size, _at(None), where)
-        else:
-            with Ends() as ends:
-                found += kills(home / "ends", size, _at(ends), "of two, in two network namespaces")
-                found.append(ends_that_lose_each_other(home / "cut", ends))
-        found += numbers(home, size)
-        found.append(shards(home, size))
-    return found
+        return [
+            outcome
+            for number, part in enumerate(parts or PARTS)
+            for outcome in PARTS[part](_made(Path(name), number), size)
+        ]
 
 
-Start = Callable[[Sequence[str]], subprocess.Popen[str]]
+def _made(home: Path, number: int) -> Path:
+    folder = home / f"{number}"
+    folder.mkdir()
+    return folder
+
+
+class Torchrun(subprocess.Popen[str]):
+    """torchrun, whose processes can be found and ended, and what all of them say of errors.
+
+    Args:
+        words: What it is started with.
+        before: The words before its own.
+        more: Environment variables.
+    """
+
+    def __init__(self, words: Sequence[str], before: Sequence[str] = (), **more: str) -> None:
+        # A pipe that nobody reads stops who writes to it once it is full.
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        super().__init__(
+            [*before, sys.executable, "-m", "torch.distributed.run", *words],
+            env={**os.environ, **ALONE, **more},
+            stdout=subprocess.DEVNULL,
+            stderr=self.said,
+            text=True,
+        )
+
+    def workers(self) -> list[int]:
+        """The processes that it has started to train or encode."""
+        return _workers(self.pid)
+
+    def end(self) -> str:
+        """End it with all its processes, if it has not ended, and return what they said."""
+        if self.poll() is None:
+            self.send_signal(signal.SIGSTOP)  # so that it starts no other ones meanwhile
+            for process in self.workers():
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            self.kill()
+            self.wait()
+        self.said.seek(0)
+        return self.said.read().strip()
+
+
+Start = Callable[[Sequence[str]], Torchrun]
 """Starts a command, or its end of one."""
 
 
-def _torchrun(
-    words: Sequence[str], before: Sequence[str] = (), **more: str
-) -> subprocess.Popen[str]:
-    command = [*before, sys.executable, "-m", "torch.distributed.run", *words]
-    return subprocess.Popen(
-        command,
-        env={**os.environ, **ALONE, **more},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _on_one_machine(words: Sequence[str]) -> subprocess.Popen[str]:
+def _on_one_machine(words: Sequence[str]) -> Torchrun:
     meet = ("--nproc-per-node", "2", "--max-restarts", "3", "--master-port", str(free_port()))
-    return _torchrun([*meet, "-m", "convvae", *words])
+    return Torchrun([*meet, "-m", "convvae", *words])
+
+
+def on_one_machine(home: Path, size: Size) -> list[Outcome]:
+    """Kills of one process of two that one torchrun started."""
+    return [kills(home, size, [_on_one_machine], "of two, by torchrun")]
+
+
+def at_two_ends(home: Path, size: Size) -> list[Outcome]:
+    """Kills of one process of two that a torchrun started each."""
+    if why_not():
+        return [kills(home, size, _at(None), "of two torchruns, on loopback")]
+    with Ends() as ends:
+        return [kills(home, size, _at(ends), "of two, in two network namespaces")]
+
+
+def cut_wire(home: Path, _size: Size) -> list[Outcome]:
+    """The wire between two ends is cut, where there can be one."""
+    if why_not():
+        return []
+    with Ends() as ends:
+        return [ends_that_lose_each_other(home, ends)]
 
 
 def _at(ends: Ends | None) -> list[Start]:
@@ -88,39 +135,26 @@ def _at(ends: Ends | None) -> list[Start]:
     wires = ends.wires if ends else ("lo", "lo")
 
     def start(end: int) -> Start:
-        def one(words: Sequence[str]) -> subprocess.Popen[str]:
+        def one(words: Sequence[str]) -> Torchrun:
             meet = (
-                "--nnodes",
-                "2",
-                "--nproc-per-node",
-                "1",
-                "--max-restarts",
-                "3",
-                "--rdzv-id",
-                "x",
+                *("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"),
+                *("--rdzv-id", "x", "--rdzv-backend", "c10d"),
+                *("--rdzv-endpoint", f"{addresses[0]}:29500"),
+                # The names of this machine say nothing of the addresses at the ends.
+                *("--local-addr", addresses[end]),
+                *("--rdzv-conf", f"is_host={1 - end},join_timeout={JOINING}"),
             )
-            meet = (
-                *meet,
-                "--rdzv-backend",
-                "c10d",
-                "--rdzv-endpoint",
-                f"{addresses[0]}:29500",
-            )
-            # The names of this machine say nothing of the addresses at the ends.
-            meet = (*meet, "--local-addr", addresses[end])
-            meet = (*meet, "--rdzv-conf", f"is_host={1 - end},join_timeout=60")
             wire = {"GLOO_SOCKET_IFNAME": wires[end]}
             before = ends.inside(end) if ends else ()
-            return _torchrun([*meet, "-m", "convvae", *words], before, **wire)
+            return Torchrun([*meet, "-m", "convvae", *words], before, **wire)
 
         return one
 
     return [start(0), start(1)]
 
 
-def kills(home: Path, size: Size, starts: Sequence[Start], where: str) -> Iterator[Outcome]:
+def kills(home: Path, size: Size, starts: Sequence[Start], where: str) -> Outcome:
     """One process of a training is killed at a random moment, again and again."""
-    home.mkdir()
     amount = size.pick(("4", "200"), ("20", "400"))
     words = (*TINY, "--epochs", amount[0], "--limit", amount[1], "--save-every", "1e-2")
     began = time.monotonic()
@@ -128,34 +162,42 @@ def kills(home: Path, size: Size, starts: Sequence[Start], where: str) -> Iterat
     seconds = time.monotonic() - began
     what = f"SIGKILL at a random moment to one process {where}"
     if said:
-        yield Outcome(what, 1, 0, f"the training left alone: {said}")
-        return
-    draw, wrong, count = random.Random(0), list[str](), size.pick(1, 20)
-    for number in range(count):
+        return Outcome(what, 1, 0, f"the training left alone: {said}")
+    draw, wrong, wanted, done = random.Random(0), list[str](), size.pick(1, KILLS), 0
+    for number in range(2 * wanted):
         out = home / f"{number}"
         running = [start([*words, "--out", str(out)]) for start in starts]
         time.sleep(draw.uniform(0, seconds))
         reached = _kill_one(running, out, draw)
-        said = _finished(running, lambda out=out: _position(out), reached)
+        done += reached is not None
+        said = _finished(running, out, reached or 0)
         if problem := said or differs(home / "whole", out):
-            wrong.append(f"kill {number}, at image {reached:,}: {problem}")
+            wrong.append(f"kill {done}, at image {reached}: {problem}")
         shutil.rmtree(out, ignore_errors=True)
-    yield Outcome(what, count, count - len(wrong), wrong[0] if wrong else KILLED)
+        if done == wanted:
+            break
+    if done < wanted:
+        wrong.append(f"only {done} of {wanted} kills came before the end of the training")
+    return Outcome(what, done, done - len(wrong), wrong[0] if wrong else KILLED)
 
 
-def _kill_one(running: Sequence[subprocess.Popen[str]], out: Path, draw: random.Random) -> int:
+def _kill_one(running: Sequence[Torchrun], out: Path, draw: random.Random) -> int | None:
     """Kill a process that trains; the images that its last saved state has seen.
 
-    Where the training has ended by then, nothing is killed.
+    Returns:
+        None where the training has ended by then, and nothing was killed.
     """
     while all(process.poll() is None for process in running):
-        found = [worker for process in running for worker in _workers(process.pid)]
+        found = [worker for process in running for worker in process.workers()]
         if len(found) == 2:
             reached = _position(out)
-            os.kill(draw.choice(found), signal.SIGKILL)
+            try:
+                os.kill(draw.choice(found), signal.SIGKILL)
+            except ProcessLookupError:
+                return None
             return reached
         time.sleep(0.05)
-    return 0
+    return None
 
 
 def _workers(parent: int) -> list[int]:
@@ -186,52 +228,63 @@ def _position(out: Path) -> int:
         return 0  # it is being moved to the place of the one before it
 
 
-def _finished(
-    running: Sequence[subprocess.Popen[str]],
-    position: Callable[[], int] = lambda: 0,
-    reached: int = 0,
-) -> str:
-    """Wait for the end of what runs; what went wrong, "" if nothing did."""
-    end, fallen = time.monotonic() + LONGEST, ""
-    while any(process.poll() is None for process in running) and time.monotonic() < end:
-        now = position()
+def _finished(running: Sequence[Torchrun], out: Path | None = None, reached: int = 0) -> str:
+    """Wait for the end of what runs; what went wrong, "" if nothing did.
+
+    Args:
+        running: What was started.
+        out: Where it trains, and where a saved state must never fall back.
+        reached: Images that a saved state has seen already.
+    """
+    fallen, last, since = "", 0, time.monotonic()
+    while any(process.poll() is None for process in running):
+        now = _position(out) if out is not None else 0
         if 0 < now < reached:
             fallen = f"it fell back from image {reached:,} to {now:,}"
+        if now != last:
+            last, since = now, time.monotonic()
+        if time.monotonic() - since > LONGEST:
+            fallen = f"it hung: nothing new for {LONGEST:.0f} s"
+            break
         time.sleep(0.02)
     for process in running:
-        if process.poll() is None:
-            process.kill()
-            fallen = "it hung"
-        said = process.communicate()[1]
+        said = process.end()
         if process.returncode:
-            fallen = fallen or said.strip()[-300:] or f"exit code {process.returncode}"
+            fallen = fallen or said[-300:] or f"exit code {process.returncode}"
     return fallen
 
 
 def ends_that_lose_each_other(home: Path, ends: Ends) -> Outcome:
     """The wire is cut in the middle of a training: the processes at both ends must end."""
-    home.mkdir()
     words = (*TINY, "--epochs", "100000", "--limit", "400", "--out", str(home / "run"))
     running = [start(words) for start in _at(ends)]
-    while not _position(home / "run") and all(process.poll() is None for process in running):
+    try:
+        wrong = _cut(running, home / "run", ends)
+    finally:
+        # torchrun itself waits for the other end to come back.
+        for process in running:
+            process.end()
+        ends.mend()
+    note = "the process at each end is gone within a minute"
+    return Outcome("the wire between two ends is cut", 1, int(not wrong), wrong or note)
+
+
+def _cut(running: Sequence[Torchrun], out: Path, ends: Ends) -> str:
+    """Cut the wire once a training has begun; what is wrong with what follows, "" if nothing is."""
+    end = time.monotonic() + LONGEST
+    while not _position(out):
+        if time.monotonic() > end or any(process.poll() is not None for process in running):
+            return "no training had begun"
         time.sleep(0.2)
-    wrong = "" if _position(home / "run") else "no training had begun"
-    training = [worker for process in running for worker in _workers(process.pid)]
+    training = [worker for process in running for worker in process.workers()]
     ends.cut()
     cut = time.monotonic()
     while any(map(_is_alive, training)) and time.monotonic() - cut < MINUTE:
         time.sleep(0.2)
-    if left := sum(map(_is_alive, training)):
-        wrong = wrong or f"{left} of {len(training)} processes hang"
-    # torchrun itself waits for the other end to come back.
-    for process in running:
-        process.terminate()
-        process.communicate()
-    for worker in filter(_is_alive, training):
+    left = [worker for worker in training if _is_alive(worker)]
+    for worker in left:
         os.kill(worker, signal.SIGKILL)
-    ends.mend()
-    note = "the process at each end is gone within a minute"
-    return Outcome("the wire between two ends is cut", 1, int(not wrong), wrong or note)
+    return f"{len(left)} of {len(training)} processes hang" if left else ""
 
 
 def _is_alive(process: int) -> bool:
@@ -300,7 +353,7 @@ def _bound(run: Path) -> float:
     return [row["val_bound"] for row in rows if row["event"] == "epoch"][-1]
 
 
-def shards(home: Path, size: Size) -> Outcome:
+def shards(home: Path, size: Size) -> list[Outcome]:
     """Images encoded by two processes, of which one is killed, three times on the way."""
     import numpy as np
 
@@ -319,23 +372,32 @@ def shards(home: Path, size: Size) -> Outcome:
         running, wanted = _on_one_machine_once(parts), there() + draw.randint(1, 6)
         while running.poll() is None and there() < wanted:
             time.sleep(0.01)
-        found = _workers(running.pid)
+        found = running.workers()
         if len(found) == 2:
             os.kill(draw.choice(found), signal.SIGKILL)
             kills += 1
-        running.communicate()
+        wrong = wrong or ("" if _ended(running) else "it hung")
     if kills < 3 or there() == SHARDS:
         wrong = wrong or f"{kills} kills came in time, and left {there()} of {SHARDS} shards"
     wrong = wrong or _finished([_on_one_machine_once(parts)])
     wrong = wrong or _alone(["merge", str(home / "parts"), "--cpu", "--out", str(home / "all.npz")])
     if not wrong and (home / "one.npz").read_bytes() != (home / "all.npz").read_bytes():
         wrong = "the merged file is another"
-    return Outcome(f"{count:,} {what}", 1, int(not wrong), wrong or MERGED)
+    return [Outcome(f"{count:,} {what}", 1, int(not wrong), wrong or MERGED)]
 
 
-def _on_one_machine_once(words: Sequence[str]) -> subprocess.Popen[str]:
+def _ended(running: Torchrun) -> bool:
+    """Whether it ends, with whatever code."""
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(LONGEST)
+    ended = running.poll() is not None
+    running.end()
+    return ended
+
+
+def _on_one_machine_once(words: Sequence[str]) -> Torchrun:
     meet = ("--nproc-per-node", "2", "--master-port", str(free_port()))
-    return _torchrun([*meet, "-m", "convvae", *words])
+    return Torchrun([*meet, "-m", "convvae", *words])
 
 
 def _alone(words: Sequence[str]) -> str:
@@ -344,3 +406,14 @@ def _alone(words: Sequence[str]) -> str:
     environment = {**os.environ, **ALONE}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done.stderr.strip()[-300:] if done.returncode else ""
+
+
+PARTS: dict[str, Callable[[Path, Size], Iterable[Outcome]]] = {
+    "kills": on_one_machine,
+    "ends": at_two_ends,
+    "cut": cut_wire,
+    "numbers": numbers,
+    "shards": shards,
+    "refused": refused,
+}
+"""Proofs that can be made alone, each in a folder of its own."""

@@ -78,6 +78,12 @@ def train(record: str, fate: str, at: str, *words: str) -> int:
     return code
 
 
+def killed_as_it_draws(*words: str) -> int:
+    """A training whose first process is killed after its last epoch."""
+    with patch("convvae.training.run.draw_pictures", lambda *_: os.kill(os.getpid(), 9)):
+        return main(["train", *words])
+
+
 def another_version(*words: str) -> int:
     """A command in processes of two versions of torch."""
     mine = {**runtime.versions(), "torch": f"2.{os.environ['RANK']}"}

@@ -66,7 +66,9 @@ def test_a_line_made_alone_takes_the_place_of_the_one_before():
     lines = [BEGIN.format("fuzz"), *HEAD, "| a | 1 | 1 | x |", "| b | 2 | 2 | x |"]
     page = "\n".join([*lines, END.format("fuzz"), ""])
     found = placed("fuzz", ["| a | 9 | 9 | x |"], page, keep=True).splitlines()
-    assert found[3:-1] == ["| b | 2 | 2 | x |", "| a | 9 | 9 | x |"]
+    assert found[3:-1] == ["| a | 9 | 9 | x |", "| b | 2 | 2 | x |"]
+    found = placed("fuzz", ["| c | 9 | 9 | x |"], page, keep=True).splitlines()
+    assert found[-2] == "| c | 9 | 9 | x |"
     assert placed("fuzz", ["| a | 9 | 9 | x |"], page).splitlines()[3:-1] == ["| a | 9 | 9 | x |"]
 
 

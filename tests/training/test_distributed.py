@@ -127,6 +127,15 @@ def test_a_process_that_is_killed_ends_the_others_and_the_training_goes_on(
     check_same(whole[0], tmp_path / "run")
 
 
+def test_nobody_leaves_before_the_first_has_drawn(together, tmp_path):
+    """torchrun starts no process again once one of them, on another machine, has ended well."""
+    words = (*SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    ended = together.run(2, "killed_as_it_draws", *words)
+    assert ended.codes == [-9, 23], ended
+    assert len(ended.lines) == 1
+    assert "another process ended" in ended.lines[0]
+
+
 def test_a_process_that_is_not_heard_of_ends_the_others(together, tmp_path):
     words = (*SMALL, "--out", tmp_path / "run")
     ended = together.run(2, "train", tmp_path / "seen", "stands still", 5, *words, limit=15)
