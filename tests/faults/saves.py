@@ -12,7 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,25 @@ KILLED = "the newest whole state loads, and the run ends with the bits of one le
 DAMAGED = "a typed error that names the file, or content that is equal to the bit"
 
 
-def run(size: Size) -> list[Outcome]:
+PARTS = ("calls", "halves", "moments", "damage")
+"""Kills at calls, in the middle of writes, at moments (with the control), and damaged files."""
+
+
+def run(size: Size, *parts: str) -> list[Outcome]:
     """Kills, a control, and damage to every file of a run."""
-    return apart(size, "saves")
+    return apart(size, *(f"saves:{part}" for part in parts or [""]))
 
 
-def prove(size: Size, _: list[str]) -> Iterator[Outcome]:
+def prove(size: Size, parts: list[str]) -> Iterator[Outcome]:
     """The same in this process."""
     if reason := why_not():
         yield Outcome(UNWATCHED, 1, 0, reason)
         return
     with tempfile.TemporaryDirectory(prefix="convvae-saves-") as name:
         proof = _Kills(Path(name), size)
-        yield from proof.outcomes()
-        yield from damage(proof.whole, size)
+        yield from proof.outcomes(parts or PARTS)
+        if proof.whole.exists() and "damage" in (parts or PARTS):
+            yield from damage(proof.whole, size)
 
 
 def training(folder: Path, *, pictures: bool) -> int:
@@ -73,7 +78,7 @@ class _Kills:
         self.whole = home / "whole" / "run"
         self.pictures = size.full
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self, parts: Sequence[str]) -> Iterator[Outcome]:
         began = time.monotonic()
         ended = self._train(Fault())
         seconds = time.monotonic() - began
@@ -82,19 +87,22 @@ class _Kills:
             return
         self.folder.rename(self.home / "whole")
         places = range(len(ended.calls))
-        torn = [place for place in places if ended.calls[place][0] in WRITES]
         few = random.Random(0)
-        kills = places if self.size.full else few.sample(places, 2)
-        halves = torn if self.size.full else few.sample(torn, 1)
-        what = "SIGKILL at the n-th write call of a training that saves at every step"
-        yield self._line(what, [lambda n=n: self._train(Fault("kill", n)) for n in kills])
-        what = "SIGKILL in the middle of the n-th write"
-        yield self._line(what, [lambda n=n: self._train(Fault("torn", n)) for n in halves])
-        draw = random.Random(1)
-        moments = [draw.uniform(0, seconds) for _ in range(self.size.pick(1, 200))]
-        what = "SIGKILL at a random moment, in any phase"
-        yield self._line(what, [lambda s=s: self._kill_after(s) for s in moments])
-        yield self._control(len(places) // 2)
+        if "calls" in parts:
+            kills = places if self.size.full else few.sample(places, 2)
+            what = "SIGKILL at the n-th write call of a training that saves at every step"
+            yield self._line(what, [lambda n=n: self._train(Fault("kill", n)) for n in kills])
+        if "halves" in parts:
+            torn = [place for place in places if ended.calls[place][0] in WRITES]
+            halves = torn if self.size.full else few.sample(torn, 1)
+            what = "SIGKILL in the middle of the n-th write"
+            yield self._line(what, [lambda n=n: self._train(Fault("torn", n)) for n in halves])
+        if "moments" in parts:
+            draw = random.Random(1)
+            moments = [draw.uniform(0, seconds) for _ in range(self.size.pick(1, 200))]
+            what = "SIGKILL at a random moment, in any phase"
+            yield self._line(what, [lambda s=s: self._kill_after(s) for s in moments])
+            yield self._control(len(places) // 2)
 
     def _train(self, fault: Fault) -> Ended:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -103,6 +111,7 @@ class _Kills:
         return run_with(work, self.folder, fault)
 
     def _kill_after(self, seconds: float) -> None:
+        """Kill a training after so long, or earlier where it has ended by then."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         child = os.fork()
@@ -110,7 +119,9 @@ class _Kills:
             os._exit(training(self.folder, pictures=self.pictures))
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            self._kill_after(0.8 * seconds)
 
     def _line(self, what: str, kills: list[Callable[[], object]]) -> Outcome:
         wrong: list[str] = []
@@ -180,13 +191,13 @@ def damage(run: Path, size: Size) -> Iterator[Outcome]:
     draw = random.Random(2)
     for path in sorted(path for path in run.iterdir() if path.suffix in _READERS):
         content = path.read_bytes()
-        length = len(content)
+        wanted, length = _READERS[path.suffix](path), len(content)
         cuts = [content[: draw.randrange(length)] for _ in range(size.pick(8, 100))]
         flips = [_flipped(content, draw) for _ in range(size.pick(20, 1000))]
         zeroed = [_zeroed(content, draw) for _ in range(size.pick(4, 100))]
         for what, variants in (("cut", cuts), ("a bit flipped", flips), ("a block zeroed", zeroed)):
             changed = [variant for variant in variants if variant != content]
-            found = [_after(path, content, variant) for variant in changed]
+            found = [_after(path, content, variant, wanted) for variant in changed]
             wrong = [problem for problem in found if problem]
             note = wrong[0] if wrong else DAMAGED
             if changed:
@@ -205,15 +216,13 @@ def _zeroed(content: bytes, draw: random.Random) -> bytes:
     return content[:place] + bytes(end - place) + content[end:]
 
 
-def _after(path: Path, content: bytes, damaged: bytes) -> str:
+def _after(path: Path, content: bytes, damaged: bytes, wanted: object) -> str:
     """What is wrong with the reading of a damaged file; nothing, where it is ""."""
     from convvae.errors import ConvvaeError
 
-    read = _READERS[path.suffix]
-    wanted = read(path)
     try:
         path.write_bytes(damaged)
-        found = read(path)
+        found = _READERS[path.suffix](path)
     except ConvvaeError as error:
         return "" if path.name in str(error) else f"an error that names no file: {error}"
     except Exception as error:  # noqa: BLE001 - any other error is what is looked for

@@ -12,12 +12,12 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.faults import Outcome, Size
 from tests.faults.apart import apart
@@ -29,7 +29,7 @@ TINY = (
     *("--latent-dims=2", "--image-size=8", "--device=cpu"),
 )
 FULL_DISK = Fault("errno", number=errno.ENOSPC, lasts=True)
-FAULTS = {
+FAULTS: dict[str, tuple[Fault, set[str] | None]] = {
     "a kill": (Fault("kill"), None),
     "a kill in the middle of a write": (Fault("torn"), WRITES),
     "a write cut short": (Fault("short"), WRITES),
@@ -77,8 +77,8 @@ def decoded_by_processes() -> int:
     return convvae("encode", "run", "photos", "--out=new.npy")()
 
 
-def downloaded() -> int:
-    """Fetch a file, from a mirror that is a function."""
+def downloaded(*, large: bool) -> int:
+    """Fetch a file, or a large one through the disk, from a mirror that is a function."""
     import hashlib
 
     from convvae.data.published import download
@@ -86,13 +86,16 @@ def downloaded() -> int:
 
     content = bytes(range(256)) * 300
 
-    def send(_: str, out: BytesIO) -> None:
+    def send(_url: str, out: BinaryIO, _most: int) -> None:
         out.write(content)
 
     download._send = send  # pyright: ignore[reportPrivateUsage]
+    digest, place = hashlib.sha256(content).hexdigest(), Path("fetched").resolve()
     try:
-        url = "https://example.org/weights.pt"
-        download.fetch(url, hashlib.sha256(content).hexdigest(), Path("fetched").resolve())
+        if large:
+            download.fetch_large("https://example.org/a.tar", place, len(content), digest)
+        else:
+            download.fetch("https://example.org/weights.pt", digest, place)
     except ConvvaeError as error:
         print(f"convvae: {error}", file=sys.stderr)
         return error.exit_code
@@ -122,6 +125,7 @@ def without_the_first_ones(folder: Path) -> Callable[[], int]:
     return convvae(*_APART)
 
 
+_SHARDS = ("encode", "run", "--part=train", "--limit=300", "--shard-size=128")
 _APART = ("generate", "run", "--count=3", "--separate", "--outfile=new")
 _TRAIN = ("digits", *TINY, "--validation=0")
 COMMANDS = (
@@ -131,7 +135,16 @@ COMMANDS = (
     ),
     Command("the cache of own images", convvae("encode", "run", "photos", "--out=new.npy")),
     Command("a cache filled by several processes", decoded_by_processes, quick=False),
-    Command("a download", downloaded, quick=False),
+    Command("a download", partial(downloaded, large=False), quick=False),
+    Command("a large download", partial(downloaded, large=True), quick=False),
+    Command("shard", convvae("shard", "photos", "--out=new-{0..2}.tar"), quick=False),
+    Command("encode --shards", convvae(*_SHARDS, "--shards=new"), quick=False),
+    Command("merge", convvae("merge", "shards", "--out=new.npz"), quick=False),
+    Command(
+        "impute",
+        convvae("impute", "run", "--limit=2", "--steps=2", "--mask=box:0,0,4,4", "--outdir=new"),
+        quick=False,
+    ),
     Command("encode to .npy", convvae("encode", "run", "--limit=6", "--out=n.npy"), quick=False),
     Command(
         "encode to .parquet",
@@ -179,10 +192,13 @@ COMMANDS = (
 CONTROL = Command("a careless write", careless)
 
 
-def run(size: Size) -> list[Outcome]:
+PARTS = tuple(FAULTS)
+
+
+def run(size: Size, *faults: str) -> list[Outcome]:
     """A line per fault, of all commands."""
     lines: dict[str, list[tuple[str, Outcome]]] = {}
-    for found in apart(size, "writes"):
+    for found in apart(size, *(f"writes:{fault}" for fault in faults or [""])):
         command, _, fault = found.fault.partition(": ")
         lines.setdefault(fault or command, []).append((command, found))
     return [_together(fault, found) for fault, found in lines.items()]
@@ -204,17 +220,17 @@ def prove(size: Size, names: list[str]) -> Iterator[Outcome]:
 
     Args:
         size: Some commands at some calls, or all at all.
-        names: The commands, if not those of the size.
+        names: Commands or faults, if not those of the size.
     """
     if reason := why_not():
         yield Outcome(UNWATCHED, 1, 0, reason)
         return
+    faults = {name: fault for name, fault in FAULTS.items() if name in names} or FAULTS
+    asked = [command for command in (*COMMANDS, CONTROL) if command.name in names]
+    usual = [command for command in COMMANDS if size.full or command.quick]
     with workplace() as place:
-        for command in (*COMMANDS, CONTROL):
-            if command.name in names or (
-                not names and command is not CONTROL and (size.full or command.quick)
-            ):
-                yield from _Proof(command, place, size).outcomes()
+        for command in asked or usual:
+            yield from _Proof(command, place, size).outcomes(faults)
 
 
 @contextmanager
@@ -242,6 +258,7 @@ def _prepared() -> tempfile.TemporaryDirectory[str]:
     for words in (
         ("train", "digits", *TINY, *more, "--out=run"),
         ("export", "run", "--format=npz", "--out=weights.npz"),
+        (*_SHARDS, "--shards=shards"),
     ):
         ended = _in(start, convvae(*words), Fault())
         assert ended.code == 0, (words, ended.err)
@@ -272,7 +289,7 @@ class _Proof:
         self.size = size
         self.before = snapshot(self.start)
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self, faults: Mapping[str, tuple[Fault, set[str] | None]]) -> Iterator[Outcome]:
         self._reset()
         whole = _in(self.folder, self.command.work, Fault())
         if whole.code:
@@ -281,7 +298,7 @@ class _Proof:
             )
             return
         self.wanted = snapshot(self.folder)
-        for what, (fault, kinds) in FAULTS.items():
+        for what, (fault, kinds) in faults.items():
             places = [
                 place
                 for place, (name, _) in enumerate(whole.calls)
