@@ -22,7 +22,7 @@ COMMANDS = {
     "info": ("info", "run"),
     "evaluate": ("evaluate", "run", "--limit=6", "--json=new.json"),
     "encode": ("encode", "run", NAME, "--out=new.npy"),
-    "train": ("train", NAME, *TINY, "--limit=6", "--batch-size=2", "--validation=0", "--out=new"),
+    "train": ("train", NAME, *TINY, "--limit=4", "--batch-size=2", "--validation=0", "--out=new"),
 }
 WRITTEN = {
     "info": (),

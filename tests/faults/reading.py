@@ -26,7 +26,9 @@ from convvae.errors import ConvvaeError, OutOfMemoryError
 MOST_MEMORY = 1 << 30
 """Bytes that a reader may need beyond what the process had."""
 MOST_SECONDS = 60
-"""That a reader may take for a file of a few kB, on a machine that is busy."""
+"""Of a processor, that a reader may take for a file."""
+MOST_WAIT = 600
+"""Seconds after which a reader waits for something that does not come, on a busy machine too."""
 
 
 class Verdict(NamedTuple):
@@ -40,7 +42,7 @@ class Verdict(NamedTuple):
 
 
 class HangError(BaseException):
-    """A reader took longer than `MOST_SECONDS`."""
+    """A reader took longer than it may."""
 
 
 def judge(name: str, read: Callable[[], object], named: str = "") -> Verdict:
@@ -63,7 +65,7 @@ def judge(name: str, read: Callable[[], object], named: str = "") -> Verdict:
         if "\n" in said or named not in said or len(said) > 2000:
             wrong = f"the message is not one line that names {named}: {said[:300]!r}"
     except HangError:
-        wrong = f"took more than {MOST_SECONDS} s"
+        wrong = f"took more than {MOST_SECONDS} s of a processor, or {MOST_WAIT} s"
     except Exception as error:  # noqa: BLE001 - that there is none is what is tried
         where = traceback.extract_tb(error.__traceback__)[-1]
         wrong = f"{type(error).__name__}: {str(error)[:200]} ({where.name}, line {where.lineno})"
@@ -112,13 +114,16 @@ def _alarm():
     def ring(_signal: int, _frame: object) -> None:
         raise HangError
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(MOST_SECONDS)
+    clocks = {signal.SIGPROF: signal.ITIMER_PROF, signal.SIGALRM: signal.ITIMER_REAL}
+    before = {number: signal.signal(number, ring) for number in clocks}
+    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, MOST_WAIT)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for number, clock in clocks.items():
+            signal.setitimer(clock, 0)
+            signal.signal(number, before[number])
 
 
 def _bound_memory() -> None:
