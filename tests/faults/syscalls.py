@@ -117,7 +117,7 @@ def why_not() -> str | None:
     return None if ended.code == 0 else f"the system does not let its calls be watched: {ended.err}"
 
 
-def run(work: Callable[[], int], watched: Path, fault: Fault, seconds: int = 120) -> Ended:
+def run(work: Callable[[], int], watched: Path, fault: Fault, seconds: int = 600) -> Ended:
     """Do work in a process of its own, which meets a fault.
 
     The process is a fork of this one, which must have no threads.
