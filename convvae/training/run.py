@@ -55,7 +55,7 @@ from convvae.training.records import (
 from convvae.training.recovery import recover
 from convvae.training.resuming import continued
 from convvae.training.saving import Saves
-from convvae.training.signals import at_once, stop_flag
+from convvae.training.signals import stop_flag, stopping
 from convvae.training.tensorboard import TensorBoard
 
 
@@ -207,34 +207,19 @@ def carry_out(training: Training, run: RunFolder, watch: Callback, console: Cons
             saves.save(progress)
             watch.start(start_of(run, training, progress, asked))
             run_epochs(training, saves, step, feed, progress, watch, stop)
-        # The others wait: torchrun starts none again once one of them has ended well.
-        ranks.patient.together(
-            lambda: finish(training, run, progress, watch, console) if ranks.is_first else None
-        )
-    say(console, [f"wrote {run.path}"])
-
-
-def finish(
-    training: Training,
-    run: RunFolder,
-    progress: TrainingProgress,
-    watch: Callback,
-    console: Console,
-) -> None:
-    """What comes after the last epoch: `conclude`, ended at once by a signal.
-
-    Raises:
-        ConvvaeError: as `train`.
-    """
-    try:
-        with at_once():
-            conclude(run, training.learner, training.images, progress, console)
-            watch.finish()
-    except KeyboardInterrupt:
-        raise StoppedError(
+        undone = (
             "stopped after the last epoch, before its pictures and page were done; the model "
             f"is saved, draw them with `resume='{run.path}'`"
-        ) from None
+        )
+
+        def end() -> None:
+            with stopping(undone):
+                conclude(run, learner, images, progress, console)
+                watch.finish()
+
+        # The others wait: torchrun starts none again once one of them has ended well.
+        ranks.patient.together(end if ranks.is_first else lambda: None)
+    say(console, [f"wrote {run.path}"])
 
 
 def run_epochs(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from convvae.errors import StoppedError
+
 ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -48,6 +50,23 @@ def at_once() -> Iterator[None]:
 
     with _handling(end):
         yield
+
+
+@contextmanager
+def stopping(undone: str) -> Iterator[None]:
+    """The same, where what is left undone can be done later.
+
+    Args:
+        undone: What to say of it.
+
+    Raises:
+        StoppedError: a signal came.
+    """
+    try:
+        with at_once():
+            yield
+    except KeyboardInterrupt:
+        raise StoppedError(undone) from None
 
 
 @contextmanager
