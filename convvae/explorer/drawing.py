@@ -49,6 +49,7 @@ SKIN = """
   --default-hover: var(--hover); --default-hover-border: var(--line);
   --default-active: var(--accent); --default-active-border: var(--accent); }
 .bk-btn { padding: 5px 10px; border-radius: 6px; }
+.bk-btn-group { display: flex; flex-wrap: wrap; }
 .bk-active.bk-btn-default { color: #fff; box-shadow: none; }
 .bk-btn:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
 .bk-input { background-color: var(--card); color: var(--ink); border-color: var(--line);

@@ -134,7 +134,7 @@ def test_labels_of_some_images_only_are_refused(tmp_path, capsys):
     (tmp_path / "table.csv").write_text("\n".join(["path,label", *lines]))
     words = ["train", str(tmp_path / "table.csv"), "--condition", "label", "--cpu"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 3
-    assert "or only some of them have one" in capsys.readouterr().err
+    assert "a conditional model needs that of every image" in capsys.readouterr().err
 
 
 def test_a_tool_that_knows_no_labels_is_given_no_conditional_model(run, tmp_path, capsys):
