@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -230,38 +231,48 @@ def share_state(learner: Learner, progress: TrainingProgress, ranks: Ranks) -> T
 
 
 class _Normalised(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) by the statistics of all processes, and these.
+    """weight x' + bias, x' = (x - mean) / sqrt(variance + eps), by all processes' statistics.
 
     One exchange forward, of each process's count, mean and sum of squares about it, which are put
     together as Chan, Golub & LeVeque 1983 have it (https://doi.org/10.1080/00031305.1983.10483115);
-    one backward, of the sums of dy and dy x'.
+    one backward, of the sums of dy and dy x'. The passes over the images are PyTorch's own kernels.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float, ranks: Ranks) -> tuple[Tensor, ...]:  # noqa: ANN401
-        """[B, F, h, w] -> x' of that shape, mean [F], variance [F], images times cells [1]."""
-        own = x.mean((0, 2, 3))
-        squares = (x - own[:, None, None]).square().sum((0, 2, 3))
-        found = ranks.gather(torch.cat([own, squares, x.new_full((1,), x.numel() / x.shape[1])]))
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        ranks: Ranks,
+    ) -> tuple[Tensor, ...]:
+        """[B, F, h, w] -> y of that shape, mean [F], variance [F], images times cells [1]."""
+        own, spread = torch.batch_norm_update_stats(x, None, None, 0.0)
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        found = ranks.gather(torch.cat([own, count * spread, count]))
         means, squares, counts = found.split([len(own), len(own), 1], 1)
         total = counts.sum(0)
         mean = (counts * means).sum(0) / total
         variance = (squares + counts * (means - mean).square()).sum(0) / total
-        scale = torch.rsqrt(variance + eps)
-        normalised = (x - mean[:, None, None]) * scale[:, None, None]
-        ctx.save_for_backward(normalised, scale, total)
-        ctx.ranks = ranks
+        y = F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+        ctx.save_for_backward(x, weight, mean, variance, total)
+        ctx.eps, ctx.ranks = eps, ranks
         ctx.mark_non_differentiable(mean, variance, total)
-        return normalised, mean, variance, total
+        return y, mean, variance, total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        """The gradient of x' -> that of x: scale (dy - mean dy - x' mean dy x')."""
-        normalised, scale, total = ctx.saved_tensors
-        dy = grad_outputs[0]
-        own = torch.stack([dy.sum((0, 2, 3)), (dy * normalised).sum((0, 2, 3))])
-        mean, along = (ctx.ranks.sum(own) / total)[..., None, None]
-        return scale[:, None, None] * (dy - mean - normalised * along), None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """The gradient of y -> that of x: weight scale (dy - mean dy - x' mean dy x')."""
+        x, weight, mean, variance, total = ctx.saved_tensors
+        dy, scale = grad_outputs[0], torch.rsqrt(variance + ctx.eps)
+        _, along, plain = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, None, None, mean, scale, True, ctx.eps, [False, True, True]
+        )
+        all_along, all_plain = ctx.ranks.sum(torch.stack([along, plain])) / total
+        dx = F.batch_norm(x, mean, variance, all_along, all_plain, eps=ctx.eps)
+        dx = dx.sub_(dy).mul_(-(weight * scale)[:, None, None])
+        return dx, along, plain, None, None
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -288,12 +299,11 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         x = input if input.dtype == torch.float64 else input.float()
-        found = _Normalised.apply(x, self.eps, self.ranks)
+        found = _Normalised.apply(x, self.weight, self.bias, self.eps, self.ranks)
         assert isinstance(found, tuple)
-        normalised, mean, variance, count = found
+        y, mean, variance, count = found
         self._remember(mean, variance, count)
-        scaled = normalised * self.weight[:, None, None] + self.bias[:, None, None]
-        return scaled.to(input.dtype)
+        return y.to(input.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
