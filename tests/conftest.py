@@ -35,6 +35,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not any(name in item.nodeid for name in SLOWEST))
 
 
+@pytest.fixture(autouse=True)
+def _threads_of_before():
+    """Benchmarks choose the threads of their process, and so the last bits of what follows."""
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _a_terminal_that_can_close():
     """Under nohup, or in the background, its signals are ignored, by what tests start too."""
