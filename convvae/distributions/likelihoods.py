@@ -55,11 +55,11 @@ class Likelihood(ABC):
         Of every pixel, [..., 1, H, W], where its channels depend on each other.
 
         Raises:
-            ConfigError: a likelihood of one's own has none.
+            ConfigError: it has none, as where pixels depend on each other given z.
         """
         raise ConfigError(
-            f"{type(self).__name__} scores whole images only, and pixels are missing; give it "
-            "`log_probs`, or choose another likelihood"
+            f"{type(self).__name__} scores whole images only, and pixels are missing; choose a "
+            "model of another likelihood (one of your own needs the method log_probs)"
         )
 
     def log_prob_of(self, x: Tensor, observed: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def test_a_likelihood_that_scores_whole_images_only_says_so():
         def sample(self, generator=None):
             return self.mean
 
-    with pytest.raises(ConfigError, match=r"Whole scores whole images only.*`log_probs`"):
+    with pytest.raises(ConfigError, match=r"Whole scores whole images only.*the method log_probs"):
         Whole().log_prob_of(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2, dtype=torch.bool))
 
 
