@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ OF_THE_FIRST = {"tensorboard", "preview", "report"}
 """Settings of what the first process alone does."""
 OF_A_PROCESS = {"device", "out", "data_dir", *OF_THE_FIRST}
 """Settings that need not be the same everywhere."""
+_NEW = "forward_sync_buffers"
+SYNC_BUFFERS = (
+    _NEW if _NEW in signature(DistributedDataParallel).parameters else "broadcast_buffers"
+)
+"""Argument by which the first process sends its buffers before a step; torch 2.13 renamed it."""
 
 
 @contextmanager
@@ -345,10 +351,11 @@ class SharedStep:
         whole, device = inputs.eps.shape[1], pixels.device
         self.learner.set_step(settings, whole)
         own = inputs.share(self.ranks.share(whole)).to(device)
+        self.learner.stopping.fill_(float(self.asked.is_set()))
         with told(computing=True):
             x, observed = batch_of(pixels, own), observed_of(own)
             loss = self.learner.update(x, own.eps, whole, own.y, observed)
-        if self.ranks.sum(torch.tensor([float(self.asked.is_set())], device=device)):
+        if self.learner.stopping:
             self.stop.set()
         return loss
 
@@ -363,10 +370,16 @@ def step_of(learner: Learner, asked: threading.Event, stop: threading.Event) -> 
     """
     if learner.ranks.alone:
         return make_step(learner)
+    # Local statistics: what each share has of the running ones is overwritten by the first
+    # process's. Shared ones are equal everywhere already.
+    buffers: dict[str, Any] = {}
     if learner.config.batch_statistics == "shared":
         with_shared_statistics(learner.vae, learner.ranks)
-    # What each share has of running statistics is overwritten by the first process's.
+        buffers[SYNC_BUFFERS] = False
     learner.forward_pass = DistributedDataParallel(
-        learner.forward_pass, process_group=learner.ranks.group
+        learner.forward_pass,
+        process_group=learner.ranks.group,
+        gradient_as_bucket_view=True,
+        **buffers,
     )
     return SharedStep(learner, asked, stop)

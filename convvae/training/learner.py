@@ -179,6 +179,8 @@ class Learner:
         """Steps left out in the epoch under way, their gradient beyond `skip_norm`."""
         self.finite_steps = torch.zeros((), device=device, dtype=torch.int64)
         """Steps of the epoch under way before the first whose loss was not finite."""
+        self.stopping = torch.zeros((), device=device)
+        """Set before a step: 1 if this process was asked to stop. After it: by all processes."""
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
@@ -269,11 +271,12 @@ class Learner:
             if self.average is not None:
                 self._update_average(self.average)
         value = batch_loss.detach()
-        parts = self.ranks.sum(torch.stack([log_px, kl, value * len(x)]))
-        self.sums += parts
+        parts = self.ranks.sum(torch.stack([log_px, kl, value * len(x), self.stopping]))
+        self.sums += parts[:3]
+        self.stopping.copy_(parts[3])
         # Counted on the device: a look at every loss would wait for it.
         self.finite_steps += self.sums.isfinite().all()
-        return value if self.ranks.alone else parts[-1] / whole
+        return value if self.ranks.alone else parts[2] / whole
 
     def _skips(self) -> bool:
         """Clip the gradient; and whether its norm is such that the step is to be left out."""
