@@ -422,6 +422,7 @@ def _is_whole(path: Path) -> bool:
     from PIL import Image
 
     from convvae.errors import ConvvaeError
+    from convvae.evaluation.shards import MANIFEST, ShardFolder
     from convvae.model.checkpoint import load_tensors
     from convvae.model.run_folder import RunFolder
 
@@ -431,6 +432,8 @@ def _is_whole(path: Path) -> bool:
                 load_tensors(path)
             case ".png":
                 Image.open(path).load()
+            case ".json" if path.name == MANIFEST:
+                ShardFolder.open(path.parent)
             case ".json":
                 RunFolder(path.parent).read_config()
             case ".jsonl":
