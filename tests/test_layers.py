@@ -73,8 +73,8 @@ ROOMS = {
     ],
     "training": [
         "recipes", "holdout", "missing", "augment", "schedules", "muon", "ranks", "heartbeat",
-        "learner", "saving", "cuda_graph", "feeds", "distributed", "callbacks", "progress",
-        "tensorboard", "loop", "records", "resuming", "fine_tuning", "folders", "recovery",
+        "meeting", "learner", "saving", "cuda_graph", "feeds", "distributed", "callbacks",
+        "progress", "tensorboard", "loop", "records", "resuming", "fine_tuning", "folders", "recovery",
         "signals", "run", "__init__",
     ],
     "data/cache": [

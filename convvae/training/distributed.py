@@ -37,11 +37,14 @@ from convvae.training.cuda_graph import Step, StepInputs, batch_of, make_step, o
 from convvae.training.heartbeat import heartbeat
 from convvae.training.holdout import RunImages, load_run_images
 from convvae.training.learner import Learner, TrainingProgress
+from convvae.training.meeting import meeting_place
 from convvae.training.ranks import Ranks, told
 from convvae.training.schedules import StepSettings
 
 MEETING = timedelta(seconds=50)
 """Within which all processes must have come together."""
+CONNECTING = timedelta(seconds=10)
+"""Within which they must have connected once they are there; gloo tries five times."""
 PATIENCE = timedelta(minutes=30)
 """Within which a process must come to the next exchange."""
 LONG_PATIENCE = timedelta(days=2)
@@ -77,12 +80,21 @@ def joined(device: str) -> Iterator[Ranks]:
     with told():
         if on_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=MEETING)
+        rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        place = meeting_place(rank, count, MEETING)
+        backend = "nccl" if on_gpu else "gloo"
+        dist.init_process_group(
+            backend,
+            store=place,
+            rank=rank,
+            world_size=count,
+            timeout=MEETING if on_gpu else CONNECTING,
+        )
         dist.barrier()
     try:
         with ExitStack() as around:
             local = os.environ.get("LOCAL_RANK")
-            me = (dist.get_rank(), dist.get_world_size(), None if local is None else int(local))
+            me = (rank, count, None if local is None else int(local))
             with told():
                 group, slow = (dist.new_group(timeout=time) for time in (PATIENCE, LONG_PATIENCE))
                 around.enter_context(heartbeat(*me[:2]))

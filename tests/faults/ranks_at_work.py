@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -100,6 +101,14 @@ def impatient(*words: str) -> int:
     """A command that waits for the others for two seconds."""
     distributed.MEETING = timedelta(seconds=2)
     return command(*words)
+
+
+def meet(late: str) -> None:
+    """Processes that meet, the second so many seconds late."""
+    if os.environ["RANK"] == "1":
+        time.sleep(float(late))
+    with distributed.joined("cpu") as ranks:
+        assert ranks.all_of(ranks.rank) == list(range(ranks.count))
 
 
 def gradients(out: str, count: str) -> None:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from convvae.config import TrainConfig
 from convvae.errors import ConfigError, RanksError, UsageError
@@ -231,6 +232,15 @@ def test_processes_that_do_not_meet_end_with_one_line(together, tmp_path, rank, 
     assert len(ended.lines) == 1, ended
     assert "another process ended or cannot be reached" in ended.lines[0]
     assert "Traceback" not in ended.err[0]
+
+
+def test_what_processes_of_before_left_in_torchruns_store_misleads_nobody(together):
+    """The first would find the address of a second that is gone, and wait for it in vain."""
+    store = TCPStore("127.0.0.1", 0, is_master=True)
+    again = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for late in (0, 0.5, 0.5, 0.5):
+        ended = together.run(2, "meet", late, **again)
+        assert ended.codes == [0, 0], ended
 
 
 def test_slurms_variables_say_where_to_meet():
