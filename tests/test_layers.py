@@ -74,8 +74,8 @@ ROOMS = {
     "training": [
         "recipes", "holdout", "missing", "augment", "schedules", "muon", "ranks", "heartbeat",
         "meeting", "learner", "saving", "cuda_graph", "feeds", "distributed", "callbacks",
-        "progress", "tensorboard", "loop", "records", "resuming", "fine_tuning", "folders", "recovery",
-        "signals", "run", "__init__",
+        "progress", "tensorboard", "loop", "records", "resuming", "fine_tuning", "folders",
+        "recovery", "signals", "run", "__init__",
     ],
     "data/cache": [
         "worker", "pool", "check", "ingest", "store", "scratch", "__init__",
