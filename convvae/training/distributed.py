@@ -41,7 +41,7 @@ from convvae.training.meeting import meeting_place
 from convvae.training.ranks import Ranks, told
 from convvae.training.schedules import StepSettings
 
-MEETING = timedelta(seconds=50)
+MEETING = timedelta(seconds=40)
 """Within which all processes must have come together."""
 CONNECTING = timedelta(seconds=10)
 """Within which they must have connected once they are there; gloo tries five times."""
