@@ -150,17 +150,36 @@ def _reading(path: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
 def _mapped(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, not read yet, and its metadata.
 
+    safetensors opens a file twice, for its header and for its tensors: a training may put another
+    in its place meanwhile. Then that one is read.
+
     Raises:
         ModelFileError: it is not one.
     """
+    while True:
+        before = _identity(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError, RuntimeError) as error:
+            if before == _identity(path):
+                raise ModelFileError(
+                    f"cannot read {path}: {error}; the file is damaged or not a safetensors file, "
+                    "use another copy or train again"
+                ) from error
+        else:
+            if before == _identity(path):
+                return found, metadata
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What another file in the same place has otherwise; nothing of one that is not there."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"cannot read {path}: {error}; the file is damaged or not a safetensors file, "
-            "use another copy or train again"
-        ) from error
+        about = path.stat()
+    except OSError:
+        return ()
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def _header(path: Path, text: str) -> dict[str, Any]:

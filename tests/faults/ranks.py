@@ -219,12 +219,12 @@ def _workers(parent: int) -> list[int]:
 
 def _position(out: Path) -> int:
     """Images that the newest saved state of a run has seen; 0 where there is none."""
-    from safetensors import SafetensorError, safe_open
+    from convvae.errors import ModelFileError
+    from convvae.model.checkpoint import load_tensors
 
     try:
-        with safe_open(out / "resume.safetensors", framework="pt") as file:
-            return json.loads(file.metadata()["convvae"])["position"]["images"]
-    except (SafetensorError, OSError):
+        return load_tensors(out / "resume.safetensors")[1]["position"]["images"]
+    except ModelFileError:
         return 0  # it is being moved to the place of the one before it
 
 

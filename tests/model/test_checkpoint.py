@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from convvae.config import ModelConfig
 from convvae.errors import ModelFileError, OutputError, RunExistsError
+from convvae.model import checkpoint
 from convvae.model.checkpoint import (
     MODEL_FORMAT,
     ModelMetadata,
@@ -171,6 +172,30 @@ def test_damage_is_seen(what, saved):
     path.write_bytes(damaged)
     with pytest.raises(ModelFileError, match=re.escape(str(path))):
         load_model(path)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, replaced):
+    """safetensors had the header of one, and mapped the other."""
+    path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for place, size in ((path, 1000), (other, 1)):
+        save_tensors(place, {"x": torch.full((size,), float(size))}, {})
+    tried = []
+
+    def opened(place, framework):
+        tried.append(place)
+        if len(tried) > 1:
+            return safe_open(place, framework)
+        if replaced:
+            other.replace(path)
+        raise RuntimeError("size <1> is smaller than the required mapping size <2>")
+
+    monkeypatch.setattr(checkpoint, "safe_open", opened)
+    if replaced:
+        assert load_tensors(path)[0]["x"].tolist() == [1.0]
+    else:
+        with pytest.raises(ModelFileError, match=r"a\.safetensors: size <1>"):
+            load_tensors(path)
 
 
 def test_a_file_of_before_checksums_loads(saved, tmp_path):
