@@ -18,8 +18,8 @@ from torch.distributed import (
     TCPStore,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-_TO_CONNECT = 0.4
-"""Share of the patience that the store is given to connect: it takes up to 2.5 times as long."""
+_TRY = timedelta(seconds=5)
+"""That the store is given to connect, again and again: it takes up to 2.5 times as long."""
 _LOOK = 0.02
 """Seconds between two looks at who has come."""
 
@@ -39,20 +39,35 @@ def meeting_place(rank: int, count: int, patience: timedelta) -> Store:
     Raises:
         RuntimeError: they did not come, or the store cannot be reached.
     """
-    of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    began, is_host = time.monotonic(), rank == 0 and not of_torchrun
-    first = patience if is_host else _TO_CONNECT * patience
-    store = TCPStore(host, port, count, is_host, first, multi_tenant=True)
+    deadline = time.monotonic() + patience.total_seconds()
+    store = _store(rank == 0, count, deadline)
     store.set_timeout(patience)
     word = uuid.uuid4().hex
     if rank == 0:
-        _welcome(store, word, range(1, count), began + patience.total_seconds())
+        _welcome(store, word, range(1, count), deadline)
         return PrefixStore(word, store)
     store.set(f"hello/{rank}", word)
     name = store.get(f"welcome/{word}").decode()
     store.set(f"{name}/here/{rank}", "")
     return PrefixStore(name, store)
+
+
+def _store(is_first: bool, count: int, deadline: float) -> TCPStore:
+    """The store that torchrun keeps, or that of the first process, which may come later.
+
+    Raises:
+        RuntimeError: it cannot be reached.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    is_host = is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    while True:
+        try:
+            return TCPStore(
+                host, port, count, is_host, _TRY, wait_for_workers=False, multi_tenant=True
+            )
+        except RuntimeError:
+            if is_host or time.monotonic() > deadline:
+                raise
 
 
 def _welcome(store: TCPStore, name: str, others: range, deadline: float) -> None:
