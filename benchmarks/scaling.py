@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from torch import nn
 
 from benchmarks import report
 from benchmarks.engine import SHAPES, model
@@ -41,6 +42,7 @@ HEADER = [
     "plain DDP",
     "convvae ÷ plain DDP",
 ]
+"""Of recipes with batch normalisation there is a line for each `--batch-statistics`."""
 COSTS = ["recipe", "gradient, MB", "its sum on loopback, ms", "step of a batch, ms"]
 COSTS += ["pixels, MB/s per machine"]
 PAYS = ["recipe", "network", "machines that each do half of what one does alone", "images/s then"]
@@ -140,6 +142,18 @@ def launch(engine: str, recipe: str, processes: int, batch: int, options: Option
     return max(float(text) for text in printed) / options.steps
 
 
+def engines(recipe: str, many: int) -> list[tuple[str, str, int]]:
+    """What is timed: its name in the result, the worker's engine, the number of processes."""
+    normalised = any(isinstance(part, nn.BatchNorm2d) for part in VAE(model(recipe)).modules())
+    return [
+        ("one", "convvae", 1),
+        ("many", "convvae", many),
+        *([("local", "local", many)] if normalised else []),
+        ("plain", "plain", many),
+        ("reduce", "reduce", many),
+    ]
+
+
 def measure(options: Options, console: Console) -> dict[str, Any]:
     """Time everything, interleaved."""
     result = report.begin("scaling", options.command(), console)
@@ -149,17 +163,12 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
     for name in options.recipes:
         batch, parameters = batch_of(name), VAE(model(name)).num_parameters()
         found = {"batch_size": batch, "parameters": parameters, "shape": SHAPES[name]}
-        keys = ("one", "many", "plain", "reduce")
+        keys = [key for key, _, _ in engines(name, many)]
         recipes[name] = {**found, **{key: list[float]() for key in keys}, "parts": {}}
     for number in range(options.rounds):
         for name, found in recipes.items():
             batch = found["batch_size"]
-            for key, engine, processes in (
-                ("one", "convvae", 1),
-                ("many", "convvae", many),
-                ("plain", "plain", many),
-                ("reduce", "reduce", many),
-            ):
+            for key, engine, processes in engines(name, many):
                 found[key].append(launch(engine, name, processes, batch, options))
             for part in options.parts:
                 seconds = launch("convvae", name, 1, max(2, batch // part), options)
@@ -182,13 +191,18 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     """What several processes of a machine do."""
     return [
         [
-            f"`{name}`, batch {found['batch_size']}",
-            *(_speed(found, key) for key in ("one", "many")),
-            _ratio(found["one"], found["many"]),
+            f"`{name}`, batch {found['batch_size']}{statistics}",
+            *(_speed(found, key) for key in ("one", many)),
+            _ratio(found["one"], found[many]),
             _speed(found, "plain"),
-            _ratio(found["plain"], found["many"]),
+            _ratio(found["plain"], found[many]),
         ]
         for name, found in result["recipes"].items()
+        for many, statistics in (
+            (("many", ", statistics shared"), ("local", ", local"))
+            if "local" in found
+            else (("many", ""),)
+        )
     ]
 
 

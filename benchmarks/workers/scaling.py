@@ -2,7 +2,8 @@
 
 Called as `python -m benchmarks.workers.scaling ENGINE RECIPE THREADS BATCH STEPS`, with the
 variables that torchrun sets in the environment. The pixels are random; recipe and network are
-convvae's own. ENGINE is `convvae`, its own training step; `plain`, the same network in a loop as
+convvae's own. ENGINE is `convvae`, its own training step; `local`, the same where each process
+normalises by the statistics of its own share; `plain`, the same network in a loop as
 PyTorch's tutorial of DistributedDataParallel has it; or `reduce`, the sum of gradients alone.
 """
 
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -46,9 +48,11 @@ class Loss(nn.Module):
         return loss(elbo(self.vae, x, eps))
 
 
-def own(recipe: str, batch: int, images: Tensor, ranks: Ranks) -> Steps:
+def own(
+    recipe: str, batch: int, images: Tensor, ranks: Ranks, *, statistics: str = "shared"
+) -> Steps:
     """The step of `convvae train`, of which each process computes its share."""
-    config = settings(recipe, "float32", batch)
+    config = settings(recipe, "float32", batch).model_copy(update={"batch_statistics": statistics})
     learner = Learner(config, model(recipe), CPU, 60_000, ranks)
     step = step_of(learner, threading.Event(), threading.Event())
 
@@ -85,7 +89,12 @@ def reduce(recipe: str, _batch: int, _images: Tensor, ranks: Ranks) -> Steps:
     return lambda _: ranks.sum(values)
 
 
-ENGINES = {"convvae": own, "plain": plain, "reduce": reduce}
+ENGINES = {
+    "convvae": own,
+    "local": partial(own, statistics="local"),
+    "plain": plain,
+    "reduce": reduce,
+}
 
 
 def main() -> None:
