@@ -37,6 +37,7 @@ MAX_FILE_BYTES = 1 << 28
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's own limit, at which it only warns."""
 
+_BAND_PIXELS = 1 << 20
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
 _ALPHA = frozenset({"LA", "La", "RGBA", "RGBa", "PA"})
 _SIDEWAYS = 5
@@ -123,18 +124,25 @@ def decode(content: bytes, wanted: Wanted) -> np.ndarray:
     if len(content) > MAX_FILE_BYTES:
         raise UnreadableError(f"a file of {len(content) >> 20} MiB is too large for an image")
     try:
-        with Image.open(BytesIO(content), formats=FILE_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableError(
-                    f"{image.height}x{image.width} pixels could be a decompression bomb"
-                )
-            return _as_array(_shaped(image, wanted))
+        return _as_array(_opened(content, wanted))
     except Image.UnidentifiedImageError as error:
         raise UnreadableError("not an image of a known format") from error
     except ImageSizeError as error:
         raise UnreadableError(str(error)) from error
     except _DAMAGE as error:
         raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _opened(content: bytes, wanted: Wanted) -> Image.Image:
+    """The image of a file, shaped as is wanted; as it was decoded first it takes no memory then."""
+    with Image.open(BytesIO(content), formats=FILE_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableError(
+                f"{image.height}x{image.width} pixels could be a decompression bomb"
+            )
+        shaped = _shaped(image, wanted)
+        shaped.load()
+        return shaped
 
 
 def decode_as(content: bytes, wanted: Wanted, shape: tuple[int, int, int]) -> np.ndarray:
@@ -235,17 +243,25 @@ def _with_channels(image: Image.Image, wanted: Wanted) -> Image.Image:
     if image.mode == PILLOW_MODES[channels]:
         return image
     if mode in _ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA" if mode not in _GREY else "LA")
+        image = _converted(image, "RGBA" if mode not in _GREY else "LA")
         if channels in (1, 3):
             image = _on_white(image)
-    return image if image.mode == PILLOW_MODES[channels] else image.convert(PILLOW_MODES[channels])
+    return _converted(image, PILLOW_MODES[channels])
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """The image in a mode; itself, not a copy as of Pillow's, where it has that."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """LA as L, RGBA as RGB, laid on white."""
+    """LA as L, RGBA as RGB, laid on white; in bands, as all at once takes four times the image."""
     opaque = image.mode[:-1]
     sheet = Image.new(opaque, image.size, "white")
-    sheet.paste(image.convert(opaque), mask=image.getchannel("A"))
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        sheet.paste(band.convert(opaque), (0, top), band.getchannel("A"))
     return sheet
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from own_pictures import WHOLE
 
 from convvae.data import load
-from convvae.data.cache import check
+from convvae.data.cache import check, store
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -134,3 +135,19 @@ def test_what_another_process_found_whole_is_not_read_again(entry, monkeypatch):
     os.utime(folder / "pixels", ns=(1, 1))
     as_before(expected)
     assert read == [folder / "pixels"]
+
+
+@pytest.fixture
+def small_files():
+    """A system that lets files grow to 200 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_numbers_that_a_system_refuses_behind_their_head(tmp_path):
+    """NumPy itself does not look what becomes of the bytes that it hands over last."""
+    with pytest.raises(OSError, match="File too large"):
+        store._save(tmp_path / "digests.npy", np.zeros((40, 16), np.uint8))

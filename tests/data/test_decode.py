@@ -107,6 +107,14 @@ def test_transparency_is_laid_on_white():
     assert decode(encoded(grey), Wanted()).shape == (1, 12, 20)
 
 
+def test_transparency_is_laid_on_white_in_bands(monkeypatch: pytest.MonkeyPatch):
+    drawn = np.random.default_rng(0).integers(0, 256, (7, 5, 4), dtype=np.uint8)
+    content = encoded(Image.fromarray(drawn))
+    whole = decode(content, Wanted())
+    monkeypatch.setattr("convvae.data.decode._BAND_PIXELS", 10)
+    np.testing.assert_array_equal(decode(content, Wanted()), whole)
+
+
 def test_two_and_four_channels_keep_the_transparency():
     pixels = np.dstack([COLOUR, GREY])
     np.testing.assert_array_equal(hwc(decode(encoded(pixels), Wanted(channels=4))), pixels)

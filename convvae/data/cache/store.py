@@ -33,6 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -221,9 +222,9 @@ def _finish(folder: Path, found: Decoded, order: Order) -> dict[str, Any]:
         _rearrange(folder / "pixels", rows, found.shape)
     (folder / "names.json").write_text(json.dumps([found.names[row] for row in rows]))
     digests = bytes.fromhex("".join(found.digests[row] for row in rows))
-    np.save(folder / "digests.npy", np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES))
+    _save(folder / "digests.npy", np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES))
     if found.labels is not None:
-        np.save(folder / "labels.npy", found.labels[rows])
+        _save(folder / "labels.npy", found.labels[rows])
     bad = "".join(f"{name}: {reason}\n" for name, reason in found.bad)
     (folder / "bad.txt").write_text(bad, encoding="utf-8", errors="backslashreplace")
     parts = found.parts if order == "parts" else None
@@ -239,6 +240,13 @@ def _finish(folder: Path, found: Decoded, order: Order) -> dict[str, Any]:
     }
     seal(folder, facts)
     return facts
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """`np.save`, which does not notice that a disk refuses what it hands over as it closes."""
+    content = BytesIO()
+    np.save(content, array)
+    path.write_bytes(content.getvalue())
 
 
 def _ordered(found: Decoded, order: Order) -> np.ndarray:
