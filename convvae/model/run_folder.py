@@ -26,6 +26,7 @@ STATES = ("resume.safetensors", "resume-1.safetensors", "resume-2.safetensors")
 """Saved states of a run, from the newest to the oldest."""
 CHECKSUM = "crc32"
 """Key of a checksum of all else in a JSON object; objects of before it lack it."""
+CHECKSUM_DIGITS = 8
 
 
 def run_of(model: str | Path) -> RunFolder | None:
@@ -259,13 +260,22 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """The same with a checksum of it."""
     plain = {name: value for name, value in content.items() if name != CHECKSUM}
     text = json.dumps(plain, sort_keys=True)
-    return {**plain, CHECKSUM: f"{zlib.crc32(text.encode()):08x}"}
+    return {**plain, CHECKSUM: f"{zlib.crc32(text.encode()):0{CHECKSUM_DIGITS}x}"}
 
 
 def is_sealed(content: dict[str, Any]) -> bool:
-    """Take the checksum out of what `sealed` gave; whether it is right, or there is none."""
-    found = content.pop(CHECKSUM, None)
-    return found is None or found == sealed(content)[CHECKSUM]
+    """Take the checksum out of what `sealed` gave; whether it is right, or there is none.
+
+    One under another name is there: its name is what is damaged.
+    """
+    if CHECKSUM in content:
+        found = content.pop(CHECKSUM)
+        return found == sealed(content)[CHECKSUM]
+    return not any(
+        value == sealed({other: content[other] for other in content if other != name})[CHECKSUM]
+        for name, value in content.items()
+        if isinstance(value, str) and len(value) == CHECKSUM_DIGITS
+    )
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

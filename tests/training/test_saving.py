@@ -269,6 +269,16 @@ def test_a_bad_line_of_the_metrics_costs_that_line_alone(often, capsys):
     assert [row["epoch"] for row in rows if row["event"] == "epoch"] == [1, 2, 3]
 
 
+def test_a_line_whose_checksum_lost_its_name_is_damaged(tmp_path):
+    run = RunFolder(tmp_path)
+    run.append_metrics({"event": "log", "epoch": 1, "images": 12, "loss": 2.5})
+    written = run.metrics.read_text()
+    run.metrics.write_text(written.replace("crc32", "crs32") + written)
+    said: list[str] = []
+    assert len(run.read_metrics(said.append)) == 1
+    assert "line 1 of" in said[0]
+
+
 def test_lines_that_are_gone_are_said(often, capsys):
     run = train(often, QUIET)
     run.metrics.write_text("".join(run.metrics.read_text().splitlines(keepends=True)[3:]))
