@@ -24,7 +24,7 @@ from convvae.data.items import Bad, Item, Source, has_image_suffix, looked_up, n
 from convvae.data.own.load import open_source
 from convvae.data.own.shards import INDEX_FORMAT, Index, Pattern, ShardFacts
 from convvae.data.sources import NAMES, check_known, stream
-from convvae.errors import ConfigError, CorruptDataError
+from convvae.errors import ConfigError, CorruptDataError, in_a_line
 from convvae.files import expand, folder_in_the_making, make_folder, move_files
 
 _LONGEST_STEM = 80
@@ -142,8 +142,8 @@ def write_shards(source: Source | Published, target: Target, *, skip_bad: bool) 
                 reason = content.reason if isinstance(content, Bad) else "no known kind of image"
                 if not skip_bad:
                     raise CorruptDataError(
-                        f"{item.name} cannot be read ({reason}); mend or remove it, or "
-                        "leave such files out with `skip_bad=True`"
+                        f"{in_a_line(item.name)} cannot be read ({in_a_line(reason)}); mend or "
+                        "remove it, or leave such files out with `skip_bad=True`"
                     )
                 continue
             label = None if labels is None else int(labels[number])

@@ -45,6 +45,8 @@ FOUND: list[tuple[str, list[Edit]]] = [
     ("npz", [("copy", 40_000, 0, b"")]),  # a message with the bytes of a name in it
     ("model", [("number", 246, 0, b"0")]),  # sides of 0 pixels: a message without the file
     ("config.json", [("word", 17930, 0, b"0")]),  # the same
+    ("zip", [("cut", 0, 13839, b"0"), ("set", 60416, 0, b"\n")]),  # a name with a line's end in it
+    ("parquet", [("flip", 17627, 0, b"0")]),  # a place behind the end of a dictionary
 ]
 """Damage that a reader once did not stand: its name in `READERS`, and the edits."""
 

@@ -24,7 +24,7 @@ from convvae.data.decode import (
 )
 from convvae.data.items import Bad, Item, Source, looked_up, numbered
 from convvae.data.progress import Count
-from convvae.errors import CorruptDataError, ImageSizeError
+from convvae.errors import CorruptDataError, ImageSizeError, in_a_line
 from convvae.files import write_at
 
 Shape = tuple[int, int, int]
@@ -129,7 +129,7 @@ def _first_shape(source: Source, wanted: Wanted) -> Shape:
             with quiet_pillow():
                 channels, height, width = _pixels(item, wanted).shape
         except UnreadableError as error:
-            reasons.append(f"{item.name}: {error}")
+            reasons.append(in_a_line(f"{item.name}: {error}"))
         else:
             return channels, height, width
     if not reasons:

@@ -48,6 +48,7 @@ from convvae.data.cache.worker import DIGEST_BYTES, digest
 from convvae.data.decode import Wanted
 from convvae.data.items import Source
 from convvae.data.published.download import cache_folder
+from convvae.errors import in_a_line
 from convvae.files import folder_in_the_making, make_folder, move_folder, write_at, write_text
 
 CACHE_FORMAT = 1
@@ -225,7 +226,7 @@ def _finish(folder: Path, found: Decoded, order: Order) -> dict[str, Any]:
     _save(folder / "digests.npy", np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES))
     if found.labels is not None:
         _save(folder / "labels.npy", found.labels[rows])
-    bad = "".join(f"{name}: {reason}\n" for name, reason in found.bad)
+    bad = "".join(in_a_line(f"{name}: {reason}") + "\n" for name, reason in found.bad)
     (folder / "bad.txt").write_text(bad, encoding="utf-8", errors="backslashreplace")
     parts = found.parts if order == "parts" else None
     facts = {
@@ -234,7 +235,7 @@ def _finish(folder: Path, found: Decoded, order: Order) -> dict[str, Any]:
         "test": None if parts is None else sum(parts[row] == "test" for row in rows),
         "classes": found.classes,
         "total": found.rows,
-        "bad": [f"{name} ({reason})" for name, reason in found.bad[:3]],
+        "bad": [in_a_line(f"{name} ({reason})") for name, reason in found.bad[:3]],
         "bad_count": len(found.bad),
         "remarks": found.remarks,
     }

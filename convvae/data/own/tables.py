@@ -217,9 +217,14 @@ def _parquet(path: Path) -> Iterator[tuple[BufferedReader, list[str]]]:
 
 
 def _values(column: Any) -> Iterable[Any]:  # noqa: ANN401
-    """What a column of pyarrow holds."""
+    """What a column of pyarrow holds.
+
+    Raises:
+        pyarrow.ArrowInvalid: a place in its dictionary is none.
+    """
     if not hasattr(column, "dictionary"):
         return column.to_pylist()
+    column.validate(full=True)
     words = column.dictionary.to_pylist()
     return (None if place is None else words[place] for place in column.indices.to_pylist())
 
