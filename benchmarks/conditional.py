@@ -5,7 +5,8 @@
 Both are the recipe mnist-bernoulli with a smaller network, the first with `--condition label
 --prior conditional`. Three numbers of the test images, binarised once, and of samples: the
 difference of the two bounds, image by image with the same noise; how often the label of the largest
-p(x|y) p(y) is the image's own; and how often scikit-learn's support vector machine, which learnt
+p(x|y) p(y) is the image's own, by one draw of black and white pixels from a grey image and by
+several, whose log p(x|y) add up; and how often scikit-learn's support vector machine, which learnt
 from real digits, names the label that a sample was asked for.
 """
 
@@ -33,9 +34,14 @@ from convvae.data.pixels import binarize_once, to_unit
 from convvae.evaluation.bounds import importance_bounds
 from convvae.evaluation.encode import generate
 from convvae.evaluation.estimates import Estimate
-from convvae.evaluation.label_evidence import label_evidence
+from convvae.evaluation.label_evidence import label_bounds, label_evidence
 from convvae.model.checkpoint import load_model
-from convvae.model.conditions import given_labels, given_labels_of
+from convvae.model.conditions import (
+    combination_places,
+    given_labels,
+    given_labels_of,
+    log_prior,
+)
 from convvae.model.vae import VAE
 from convvae.runtime import versions
 from convvae.training.recipes import load_recipe
@@ -63,6 +69,7 @@ class Options:
     limit: int | None
     test_images: int
     samples: int
+    draws: int
     generated: int
     outside: int
     seed: int
@@ -74,6 +81,7 @@ class Options:
         """The command that repeats the measurement; the data folder is the reader's own."""
         words = f"--epochs {self.epochs}" + (f" --limit {self.limit}" if self.limit else "")
         words += f" --test-images {self.test_images} --samples {self.samples}"
+        words += f" --draws {self.draws}"
         words += f" --generated {self.generated} --outside {self.outside} --seed {self.seed}"
         return f"python -m benchmarks.conditional {words} --threads {self.threads}"
 
@@ -85,6 +93,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--limit", type=int, help="the first so many training images")
     parser.add_argument("--test-images", type=int, default=10_000, help="drawn by the seed")
     parser.add_argument("--samples", type=int, default=10, help="of the importance-weighted bound")
+    parser.add_argument("--draws", type=int, default=10, help="of the pixels of a grey image")
     parser.add_argument("--generated", type=int, default=1000, help="samples, as many of each")
     parser.add_argument("--outside", type=int, default=20_000, help="images that the SVM learns")
     parser.add_argument("--seed", type=int, default=0)
@@ -134,6 +143,21 @@ def named(machine: SVC, vae: VAE, options: Options) -> Estimate:
     return Estimate.of(torch.cat(right).double())
 
 
+def by_several_draws(vae: VAE, grey: ImageSet, options: Options) -> Estimate:
+    """How often the own label has the largest sum_r log p(x_r|y) + log p(y), by the ELBO.
+
+    x_r are draws of black and white pixels, each of the same grey image.
+    """
+    assert grey.labels is not None
+    assert vae.config.condition is not None
+    found = log_prior(vae.config.condition)
+    for draw in range(options.draws):
+        x = binarize_once(grey.images, "test", draw)
+        found = found + label_bounds(vae, x, samples=0, seed=draw)
+    places = combination_places(vae.config.condition, grey)
+    return Estimate.of((found.argmax(1) == places).double())
+
+
 def measure(options: Options, console: Console) -> dict[str, Any]:
     """Train both models, and hold one against the other."""
     result = report.begin("conditional", options.command(), console)
@@ -163,6 +187,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
         "difference": Estimate.of(bounds[0] - bounds[1]),
         "bound_without_label": evidence.without_label,
         "classifier_accuracy": evidence.accuracy,
+        "accuracy_of_draws": by_several_draws(told, real, options),
         "outside_accuracy": Estimate.of(right.double()),
         "samples_named": named(machine, told, options),
     }
@@ -176,6 +201,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
         "limit": options.limit,
         "test_images": len(test),
         "samples": samples,
+        "draws": options.draws,
         "generated": options.generated,
         "seconds": time.perf_counter() - began,
         "numbers": {name: value._asdict() for name, value in found.items()},
@@ -188,6 +214,7 @@ WORDS = {
     "difference": ("difference, paired, nats", 1),
     "bound_without_label": ("log p(x) by the sum over labels, bound, nats", 1),
     "classifier_accuracy": ("label of the largest p(x|y) p(y) is right, %", 100),
+    "accuracy_of_draws": ("the same by several draws of each grey image, %", 100),
     "outside_accuracy": ("outside classifier on real digits, %", 100),
     "samples_named": ("outside classifier names the sample's label, %", 100),
 }

@@ -227,7 +227,8 @@ def conditional_table(result: dict[str, Any]) -> str:
         [],
         f"MNIST, recipe {result['recipe']} with {settings}; {limit} training images, "
         f"{result['epochs']} epochs; bounds of {result['samples']} weights on "
-        f"{result['test_images']:,} test images; {result['generated']:,} samples; threads "
+        f"{result['test_images']:,} test images, {result['draws']} draws of each; "
+        f"{result['generated']:,} samples; threads "
         f"{result['threads']}.",
         [result],
     )

@@ -61,7 +61,9 @@ def test_a_model_that_is_told_labels_is_held_against_one_that_is_not(digits, mon
     small = {"max_filters": 8, "depth": 1, "latent_dims": 2, "image_size": 8, "batch_size": 50}
     monkeypatch.setattr(conditional, "SMALLER", small)
     words = ["--epochs", "1", "--test-images", "30", "--samples", "2", "--generated", "20"]
-    options = conditional.parse([*words, "--outside", "200", "--out", str(tmp_path / "x.json")])
+    options = conditional.parse(
+        [*words, "--draws", "2", "--outside", "200", "--out", str(tmp_path / "x.json")]
+    )
     result = conditional.measure(options, conditional.report.console())
     numbers = {name: value["mean"] for name, value in result["numbers"].items()}
     gap = numbers["bound_told"] - numbers["bound_plain"]
