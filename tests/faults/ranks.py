@@ -32,9 +32,6 @@ from tests.faults.wires import Ends, why_not
 KILLED = (
     "torchrun starts all again; no saved work is lost, and the end has the bits of one left alone"
 )
-EXITING = (
-    "; {} came when one process had exited and all was written: its torchrun ends with an error"
-)
 SAME = "the images of every step are those of one left alone, in their order"
 MERGED = "the merged file is that of one go, to the byte"
 TINY = (
@@ -166,8 +163,7 @@ def kills(home: Path, size: Size, starts: Sequence[Start], where: str) -> Outcom
     what = f"SIGKILL at a random moment to one process {where}"
     if said:
         return Outcome(what, 1, 0, f"the training left alone: {said}")
-    draw, wrong, wanted = random.Random(0), list[str](), size.pick(1, KILLS)
-    done = exiting = 0
+    draw, wrong, wanted, done = random.Random(0), list[str](), size.pick(1, KILLS), 0
     for number in range(2 * wanted):
         out = home / f"{number}"
         running = [start([*words, "--out", str(out)]) for start in starts]
@@ -175,8 +171,6 @@ def kills(home: Path, size: Size, starts: Sequence[Start], where: str) -> Outcom
         reached = _kill_one(running, out, draw)
         done += reached is not None
         said = _finished(running, out, reached or 0)
-        if said and reached == _position(home / "whole") and _one_had_exited(running, said):
-            said, exiting = "", exiting + 1
         if problem := said or differs(home / "whole", out):
             wrong.append(f"kill {done}, at image {reached}: {problem}")
         shutil.rmtree(out, ignore_errors=True)
@@ -184,13 +178,7 @@ def kills(home: Path, size: Size, starts: Sequence[Start], where: str) -> Outcom
             break
     if done < wanted:
         wrong.append(f"only {done} of {wanted} kills came before the end of the training")
-    note = KILLED + (EXITING.format(exiting) if exiting else "")
-    return Outcome(what, done, done - len(wrong), "; ".join(wrong) or note)
-
-
-def _one_had_exited(running: Sequence[Torchrun], said: str) -> bool:
-    """Whether one end was done when the other was killed, which torchrun cannot start again."""
-    return "Rendezvous" in said and any(process.returncode == 0 for process in running)
+    return Outcome(what, done, done - len(wrong), "; ".join(wrong) or KILLED)
 
 
 def _kill_one(running: Sequence[Torchrun], out: Path, draw: random.Random) -> int | None:
